@@ -1,0 +1,27 @@
+"""The reward expression: leaves, and the arithmetic that combines them.
+
+A reward is immutable data. Its leaves do work, run by the engine; everything else here is a pure
+function of their scores. Abstention passes through: a combination abstains where it needs a score
+that is not there.
+"""
+
+from guerdon.algebra.combine import available, gate, harmonic, lexicographic, product, reduce, weigh
+from guerdon.algebra.leaf import FunctionLeaf, Leaf, Learned, reward
+from guerdon.algebra.reward import Reward
+from guerdon.algebra.route import route
+
+__all__ = [
+    "FunctionLeaf",
+    "Leaf",
+    "Learned",
+    "Reward",
+    "available",
+    "gate",
+    "harmonic",
+    "lexicographic",
+    "product",
+    "reduce",
+    "reward",
+    "route",
+    "weigh",
+]

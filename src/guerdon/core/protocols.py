@@ -1,0 +1,182 @@
+"""The contracts between the rooms: all that the engine knows of a reward, and a reward of a shaper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from jaxtyping import Bool, Float
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from guerdon.core.comparisons import Comparisons
+    from guerdon.core.context import Context
+    from guerdon.core.rollouts import Rollouts
+    from guerdon.core.scores import Level, Scores
+
+Scope = Literal["row", "group", "batch"]
+Lane = Literal["process", "batch", "async"]
+Range = tuple[float, float]
+
+SCOPES: tuple[Scope, ...] = ("row", "group", "batch")
+
+
+class Reward(Protocol):
+    """An immutable expression that scores rollouts."""
+
+    @property
+    def name(self) -> str:
+        """What its scores are called in logs and reports."""
+
+    @property
+    def range(self) -> Range:
+        """The lowest and highest score it can give."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """What it reads: columns, 'tokens', 'model:policy'."""
+
+    @property
+    def scope(self) -> Scope:
+        """What must be scored together; the engine never splits it."""
+
+    @property
+    def level(self) -> Level:
+        """One score per rollout, or one per step."""
+
+    @property
+    def differentiable(self) -> bool:
+        """True if its scores carry gradients to the completions; its leaves then run in this process."""
+
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The distinct leaves, each measured once."""
+
+    def demand(self, rollouts: Rollouts) -> Mapping[Leaf, Bool[np.ndarray[Any, Any], "n"]]:
+        """Which rows each leaf is asked for; a router asks each leaf for its own rows only."""
+
+    def combine(self, measured: Mapping[Leaf, Scores], context: Context) -> Scores:
+        """The scores of the expression from those of its leaves; pure."""
+
+    def observe(self, measured: Mapping[Leaf, Scores], context: Context) -> None:
+        """Once per training step: every stateful part sees the scores that reached it."""
+
+
+class Leaf(Protocol):
+    """The part of a reward that does work: the only place with effects.
+
+    Its lane says where it runs and what the engine calls:
+
+    - 'process': plain Python on untrusted input, which may hang. `evaluate` is called in a worker
+      process, once per unit, each under the deadline.
+    - 'async': waits for something else. `evaluate` is a coroutine function, called once per unit,
+      each under the deadline.
+    - 'batch': vectorised. `measure` is called in this process, once, with all rows it is asked for.
+
+    A unit is a row, a group (`unit='group'`, or any column whose equal values belong together): for
+    those, `evaluate` gets a list per column and gives a list of outcomes.
+    """
+
+    @property
+    def name(self) -> str:
+        """What its scores are called."""
+
+    @property
+    def lane(self) -> Lane:
+        """Where it runs."""
+
+    @property
+    def range(self) -> Range:
+        """The lowest and highest score it can give; anything else it returns is an abstention."""
+
+    @property
+    def floor(self) -> float:
+        """What an unusable answer gets: the lowest score, unless it says otherwise."""
+
+    @property
+    def scope(self) -> Scope:
+        """What must be scored together."""
+
+    @property
+    def level(self) -> Level:
+        """One score per rollout, or one per step."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """What it reads."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns `evaluate` takes, in order; 'context' is the context without rollouts and models."""
+
+    @property
+    def unit(self) -> str:
+        """What one call of `evaluate` is about: 'row', 'group', or a column."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds one unit may take from when its work starts; None: the engine's default."""
+
+    @property
+    def differentiable(self) -> bool:
+        """True if its scores carry gradients."""
+
+    def evaluate(self, *columns: Any) -> Any:
+        """One unit's outcome: a number, None to abstain, `(number, details)`, or a list of those for a group."""
+
+    def measure(self, rollouts: Rollouts, context: Context) -> Scores:
+        """The scores of these rollouts, in this process."""
+
+
+class Shaper(Protocol):
+    """Scores to scores. Calling it is pure; `observe` updates its state."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """What it reads from the context's rollouts."""
+
+    @property
+    def scope(self) -> Scope:
+        """What must be shaped together."""
+
+    def range(self, inner: Range) -> Range:
+        """The range of its output, given the range of its input."""
+
+    def __call__(self, scores: Scores, context: Context) -> Scores:
+        """The shaped scores."""
+
+    def observe(self, scores: Scores, context: Context) -> None:
+        """Update state from one training step's scores, as they reached this shaper."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state, as plain data."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+
+
+class Comparator(Protocol):
+    """Says which of two rollouts is better."""
+
+    async def compare(self, first: Rollouts, second: Rollouts, context: Context) -> Comparisons:
+        """Compare row by row; the second side may be an outside reference."""
+
+
+class Model(Protocol):
+    """A language model, as far as rewards and samplers need one."""
+
+    def logprobs(
+        self, prompts: Sequence[Any], completions: Sequence[Any]
+    ) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+        """Log-probability of each token of each completion after its prompt, and which tokens exist."""
+
+    def generate(self, prompts: Sequence[Any], **options: Any) -> Rollouts:
+        """Sample completions."""
+
+    def hidden(self, prompts: Sequence[Any], completions: Sequence[Any], layer: int = -1) -> Float[Tensor, "n t d"]:
+        """Hidden states of each token of each completion."""
