@@ -1,0 +1,141 @@
+"""Advantages from comparison within a group of rollouts: GRPO, Dr. GRPO, RLOO and REINFORCE are its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Pool = Literal["rollout", "all", "position"]
+Baseline = Literal["mean", "loo", "none"]
+Scale = Literal["std", "batch", "none"]
+
+NO_SIGNAL = 1e-6
+
+
+def group_relative(
+    rewards: Float[Tensor, "n *s"],
+    groups: Int[Tensor, "n"],
+    *,
+    mask: Bool[Tensor, "n *s"] | None = None,
+    pool: Pool = "rollout",
+    baseline: Baseline = "mean",
+    scale: Scale = "std",
+    ddof: int = 1,
+    eps: float = 1e-4,
+    baseline_rows: Bool[Tensor, "n"] | None = None,
+) -> Float[Tensor, "n *s"]:
+    r"""How much better a rollout (or a step of it) did than the rest of its group.
+
+        Aᵢ = (rᵢ − b) / (σ + eps)
+
+    b is the mean of the group, or of the *other* rollouts of the group, or 0; σ is the standard deviation
+    of the group or of the whole batch; without a scale the division is left out. An advantage is a
+    constant: no gradient passes through it. Statistics are taken in float32 or wider.
+
+    What cannot be compared has advantage exactly 0, never ±10⁶: a rollout without others in its group (unless
+    there is no baseline), and a group whose rewards are equal up to rounding, σ ≤ 10⁻⁶ · max|r|.
+
+    Args:
+        rewards: one per rollout, or one per step and rollout; any real unit.
+        groups: rows with equal numbers are compared; any integers, in any order, in groups of any sizes.
+        mask: False where the reward abstained or the step does not exist: advantage 0, and no part in any
+            statistic, whatever number stands there. "n" or the shape of `rewards`.
+        pool: what one sample of the statistics is, for rewards per step. "rollout": the mean of a rollout's
+            steps, so that a rollout counts once however many steps it has (a mean, because a step is to be
+            compared with it in its own unit); "all": every step of the group; "position": every step, among
+            those of the same index. All three are the same for one reward per rollout.
+        baseline: "mean"; "loo", the mean over the other rollouts, which leaves the policy gradient unbiased;
+            or "none".
+        scale: "std", of the group; "batch", of all samples of the batch, which does not blow up nearly
+            solved and nearly hopeless prompts; or "none".
+        ddof: σ² = Σ(r − mean)² / (count − ddof); sources differ, torch and TRL take 1.
+        eps: added to σ; in the unit of the rewards.
+        baseline_rows: the rows that enter mean and σ, by default all. The others (an expert's rollouts, say)
+            are compared with these.
+
+    Returns:
+        Advantages in the shape of `rewards`: without unit if scaled, else in the unit of the rewards.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Source: GRPO, DeepSeekMath (arXiv 2402.03300, §4.1); scale "none": Dr. GRPO (2503.20783); "batch": Lite PPO
+    (2508.08221); "loo": RLOO (2402.14740); per-rollout means of step rewards: PRIME (2502.01456); eps and ddof: TRL.
+
+    >>> group_relative(torch.tensor([1.0, 0.0, 0.0, 5.0, 5.0]), torch.tensor([7, 7, 7, 2, 2]), scale="none")
+    tensor([ 0.6667, -0.3333, -0.3333,  0.0000,  0.0000])
+    """
+    _check_shapes(rewards, groups, mask, baseline_rows)
+    wide = torch.promote_types(rewards.dtype, torch.float32)
+    result = rewards.dtype if rewards.is_floating_point() else wide
+    if rewards.numel() == 0:
+        return rewards.detach().to(result)
+    n = len(rewards)
+    exists = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask
+    exists = exists.reshape(n, -1).expand(n, rewards[0].numel())
+    values = torch.where(exists, rewards.detach().reshape(exists.shape).to(wide), 0.0)
+    counted = exists if baseline_rows is None else exists & baseline_rows[:, None]
+
+    samples, weights = torch.where(counted, values, 0.0), counted.to(wide)
+    sizes = samples.abs()
+    if pool == "rollout":
+        steps = weights.sum(1, keepdim=True)
+        samples, weights = samples.sum(1, keepdim=True) / steps.clamp(min=1), (steps > 0).to(wide)
+        sizes = sizes.amax(1, keepdim=True)
+
+    distinct, group = torch.unique(groups, return_inverse=True)
+    cells = samples.new_zeros(len(distinct), samples.shape[1])
+
+    def total(x: Tensor) -> Tensor:
+        sums = cells.index_add(0, group, x)
+        return (sums.sum(1, keepdim=True) if pool == "all" else sums)[group]
+
+    count, mean, sigma = _moments(samples, weights, total, ddof)
+    peak = cells.scatter_reduce(0, group[:, None].expand_as(sizes), sizes, "amax")
+    peak = (peak.amax(1, keepdim=True) if pool == "all" else peak)[group]
+    flat = sigma <= NO_SIGNAL * peak
+
+    if baseline == "none":
+        advantages, silent = values, flat & (scale == "std")
+    else:
+        own, own_count = (x.sum(1, keepdim=True) if pool == "all" else x for x in (samples * weights, weights))
+        others = count - own_count
+        advantages = values - (mean if baseline == "mean" else (count * mean - own) / others.clamp(min=1))
+        # No sample of a flat group is further than σ√count from its mean. What is further (a step within its rollout,
+        # a row outside the baseline) really differs: it only cannot be measured in units of this σ.
+        level = (values - mean).abs() <= NO_SIGNAL * count.sqrt() * peak
+        silent = (others == 0) | (flat & (level | (scale == "std")))
+    if scale == "batch":
+        _, _, sigma = _moments(samples, weights, torch.sum, ddof)
+        silent = silent | (sigma <= NO_SIGNAL * sizes.max())
+    if scale != "none":
+        advantages = advantages / (sigma + eps)
+    return torch.where(exists & ~silent, advantages, 0.0).reshape(rewards.shape).to(result)
+
+
+def _moments(
+    samples: Tensor, weights: Tensor, total: Callable[[Tensor], Tensor], ddof: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and standard deviation of what `total` adds up; 0 where there is nothing to measure."""
+    count = total(weights)
+    mean = total(samples * weights) / count.clamp(min=1)
+    variance = total(weights * (samples - mean) ** 2) / (count - ddof).clamp(min=1)
+    return count, mean, variance.sqrt()
+
+
+def _check_shapes(rewards: Tensor, groups: Tensor, mask: Tensor | None, baseline_rows: Tensor | None) -> None:
+    if rewards.ndim not in (1, 2):
+        raise ValueError(f"rewards must be (n,) or (n, s), got {tuple(rewards.shape)}")
+    rows = rewards.shape[:1]
+    for name, value, shapes in (
+        ("groups", groups, (rows,)),
+        ("mask", mask, (rows, rewards.shape)),
+        ("baseline_rows", baseline_rows, (rows,)),
+    ):
+        if value is not None and value.shape not in shapes:
+            wanted = " or ".join(str(tuple(shape)) for shape in dict.fromkeys(shapes))
+            raise ValueError(f"{name} must be {wanted} beside rewards {tuple(rewards.shape)}, got {tuple(value.shape)}")

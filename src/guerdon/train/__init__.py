@@ -1,0 +1,1 @@
+"""Reference training loops, from a recipe to a run."""

@@ -1,0 +1,207 @@
+"""A training method as data: which credit, which objective, which KL, how rollouts are sampled."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from importlib import import_module
+from typing import Any, Literal
+
+from jaxtyping import AbstractArray
+
+from guerdon.core.coerce import coerce
+from guerdon.core.errors import RecipeError, SpecError, nearest
+from guerdon.core.parts import name_of, public
+
+Part = Callable[..., Any]
+Data = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class KL:
+    """The penalty for leaving the reference policy.
+
+    Args:
+        coefficient: β; at 0 no reference is needed.
+        kind: the estimator, of `objectives.kl_penalty`.
+        place: "loss": added per token, before aggregation; "reward": β times the sum over a rollout's tokens, under
+            the policy that wrote them, is taken from its reward before credit.
+        corrected: in the loss, times the importance ratio of the objective, so that the gradient of k3 is that of the
+            KL (DeepSeek-V3.2, arXiv 2512.02556; TRL's default).
+
+    Raises:
+        ValueError: if the coefficient is negative.
+    """
+
+    coefficient: float = 0.0
+    kind: Literal["k1", "k2", "k3"] = "k3"
+    place: Literal["loss", "reward"] = "loss"
+    corrected: bool = False
+
+    def __post_init__(self) -> None:
+        if self.coefficient < 0:
+            raise ValueError(f"coefficient must not be negative, got {self.coefficient}")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which rollouts a batch is made of.
+
+    Args:
+        group: rollouts per prompt; TRL's default is 8.
+        dynamic: leave out prompts whose rollouts all have the same reward, and draw others in their place.
+        rounds: with `dynamic`, the batch is taken as it is after this many rounds of drawing.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+
+    group: int = 8
+    dynamic: bool = False
+    rounds: int = 10
+
+    def __post_init__(self) -> None:
+        if self.group < 1 or self.rounds < 1:
+            raise ValueError(f"group and rounds must be at least 1, got {self.group} and {self.rounds}")
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """One method of policy optimisation; two are equal if they are the same data.
+
+    Args:
+        credit: a function of `guerdon.credit`, its options set by `functools.partial`: from rewards to advantages.
+        objective: a function of `guerdon.objectives`, its options set likewise: from advantages to a loss.
+        kl: the penalty for leaving the reference policy.
+        sampling: which rollouts a batch is made of.
+        shaping: specs of the shapers that belong to the method, in the order in which the reward passes them.
+        denominator: what a micro-batch's loss is divided by: that of the whole "batch", so that the update does not
+            depend on how the batch is cut; or its own ("micro-batch"), the losses then being averaged.
+    """
+
+    credit: Part
+    objective: Part
+    kl: KL = KL()
+    sampling: Sampling = Sampling()
+    shaping: tuple[Mapping[str, Any], ...] = ()
+    denominator: Literal["batch", "micro-batch"] = "batch"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Method) and self.dump() == other.dump()
+
+    def __hash__(self) -> int:
+        return hash(repr(self.dump()))
+
+    def dump(self) -> Data:
+        """The method as plain data, defaults written out; overriding any method with it gives this one.
+
+        Raises:
+            RecipeError: if a part is not one of guerdon's functions, e.g. a lambda.
+        """
+        return {
+            "credit": _dump(self.credit),
+            "objective": _dump(self.objective),
+            "kl": asdict(self.kl),
+            "sampling": asdict(self.sampling),
+            "shaping": [dict(spec) for spec in self.shaping],
+            "denominator": self.denominator,
+        }
+
+    def override(self, **changes: Any) -> Method:
+        """The method with some of its data changed, as a recipe writes it.
+
+        Args:
+            changes: by field. A mapping changes the options it names; one that names a `part` begins anew, from
+                that part's own defaults. `shaping` is replaced as a whole.
+
+        Raises:
+            RecipeError: if a name is unknown (the message has the nearest valid one) or a value has a wrong type.
+        """
+        names = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in names:
+                raise RecipeError(f"a method has no {name!r}: {nearest(name, names)}")
+        try:
+            return replace(self, **{name: _changed(name, getattr(self, name), to) for name, to in changes.items()})
+        except SpecError as error:
+            raise RecipeError(str(error)) from error
+
+
+def options(part: Part) -> Data:
+    """The options of a part and their values: its keyword-only parameters, without those that take arrays.
+
+    >>> from guerdon.objectives import clip
+    >>> options(partial(clip.ppo, high=0.28))
+    {'low': 0.2, 'high': 0.28}
+    """
+    function, given = _split(part)
+    parameters = inspect.signature(function).parameters
+    return {name: given.get(name, parameters[name].default) for name in _hints(function)}
+
+
+def _split(part: Part) -> tuple[Part, Data]:
+    return (part.func, dict(part.keywords)) if isinstance(part, partial) else (part, {})
+
+
+def _hints(function: Part) -> Data:
+    """Types of the options of a function."""
+    hints = typing.get_type_hints(function)
+    return {
+        name: hints[name]
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and not any(
+            isinstance(x, type) and issubclass(x, AbstractArray) for x in (hints[name], *typing.get_args(hints[name]))
+        )
+    }
+
+
+def _dump(part: Part) -> Data:
+    function, _ = _split(part)
+    if not function.__module__.startswith("guerdon.") or not function.__qualname__.isidentifier():
+        raise RecipeError(f"{name_of(function)} cannot be written as data: it is not one of guerdon's functions")
+    settings = {key: _dump(value) if callable(value) else value for key, value in options(part).items()}
+    return {"part": name_of(function), **settings}
+
+
+def _changed(name: str, current: Any, change: Any) -> Any:
+    """A field of a method, `change` applied to what it was."""
+    if name in ("credit", "objective"):
+        return _part(current, change, home={"credit": "credit", "objective": "objectives"}[name], place=name)
+    if name in ("kl", "sampling"):
+        return coerce(asdict(current) | dict(change) if isinstance(change, Mapping) else change, type(current), name)
+    return coerce(change, {"shaping": tuple[dict[str, Any], ...]}.get(name, typing.get_type_hints(Method)[name]), name)
+
+
+def _part(current: Part, change: Any, *, home: str, place: str) -> Part:
+    if callable(change):
+        return typing.cast("Part", change)
+    change = coerce({"part": change} if isinstance(change, str) else change, dict[str, Any], place)
+    function, given = (_find(change.pop("part"), home, place), {}) if "part" in change else _split(current)
+    hints = _hints(function)
+    for name, value in change.items():
+        if name not in hints:
+            raise RecipeError(f"{place}: {name_of(function)} has no option {name!r}: {nearest(name, hints)}")
+        origin: Any = typing.get_origin(hints[name])
+        if origin is collections.abc.Callable:
+            # A part within a part lives in the module named after the option: clip rules in objectives.clip.
+            inner = options(partial(function, **given))[name]
+            given[name] = _part(inner, value, home=f"{home}.{name}", place=f"{place}.{name}")
+        else:
+            given[name] = coerce(value, hints[name], f"{place}.{name}")
+    return partial(function, **given)
+
+
+def _find(name: Any, home: str, place: str) -> Part:
+    """The function that a module shows under this name; the front of the name may be left out (`clip.ppo`)."""
+    module = import_module(f"guerdon.{home}")
+    shown = [x for x in public(module).values() if inspect.isfunction(x) and x.__module__.startswith(module.__name__)]
+    parts = {name_of(function): function for function in shown}
+    for full, function in parts.items():
+        if f".{full}".endswith(f".{name}"):
+            return function
+    raise RecipeError(f"{place}: there is no part {name!r}: {nearest(str(name), parts)}")

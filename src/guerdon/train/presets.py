@@ -1,0 +1,110 @@
+"""The named methods of policy optimisation, each a combination of credit, objective, KL and sampling.
+
+What they share is written once: GRPO, Dr. GRPO, RLOO and REINFORCE differ in credit; GSPO, LUSPO, CISPO and SAPO in
+the objective. Values are the papers' own where they state them; a recipe overrides any of them with `load`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from guerdon.core.errors import RecipeError, nearest
+from guerdon.credit import group_relative
+from guerdon.objectives import clip, policy_gradient
+from guerdon.train.method import KL, Method, Sampling
+
+# Source: DeepSeekMath (arXiv 2402.03300): β = 0.04, 64 rollouts; its ε is not stated, 0.2 is PPO's and TRL's.
+grpo = Method(
+    credit=group_relative,
+    objective=partial(policy_gradient, aggregate="sequence-mean"),
+    kl=KL(0.04),
+    sampling=Sampling(group=64),
+)
+
+# Source: "Understanding R1-Zero-Like Training" (arXiv 2503.20783): no σ, no 1/|y|, no KL. The constant `length` is the
+# limit on generated tokens, which the recipe knows.
+dr_grpo = Method(
+    credit=partial(group_relative, scale="none"),
+    objective=partial(policy_gradient, aggregate="constant"),
+)
+
+# Source: DAPO (arXiv 2503.14476): clip-higher (§3.1), dynamic sampling (§3.2), token mean over the batch (§3.3), soft
+# overlong punishment (§3.4: 0 up to limit − buffer tokens, falling to −1 at the limit); 16 rollouts, no KL (§4.1).
+# Ten rounds of drawing are verl's `max_num_gen_batches` for it.
+dapo = Method(
+    credit=group_relative,
+    objective=partial(policy_gradient, clip=partial(clip.ppo, low=0.2, high=0.28)),
+    sampling=Sampling(group=16, dynamic=True, rounds=10),
+    shaping=({"part": "shaping.overlong", "limit": 20480, "buffer": 4096},),
+)
+
+# Source: TRL's loss_type "bnpo", the token mean over each micro-batch by itself (the Beta-normalised method of
+# arXiv 2506.02864 has the same letters and is another).
+bnpo = Method(credit=group_relative, objective=policy_gradient, denominator="micro-batch")
+
+# Source: GSPO (arXiv 2507.18071, §5.1): one ratio per sequence, clipped at 3e-4 and 4e-4; no KL.
+gspo = Method(
+    credit=group_relative,
+    objective=partial(
+        policy_gradient, ratio="sequence", clip=partial(clip.ppo, low=3e-4, high=4e-4), aggregate="sequence-mean"
+    ),
+)
+
+# Source: LUSPO (arXiv 2602.05261, §5.1): GSPO with each sequence times its length, clipped at 2e-3 and 2.5e-3.
+luspo = Method(
+    credit=group_relative,
+    objective=partial(
+        policy_gradient, ratio="sequence", clip=partial(clip.ppo, low=2e-3, high=2.5e-3), aggregate="length-weighted"
+    ),
+)
+
+# Source: CISPO, MiniMax-M1 (arXiv 2506.13585): the weight is bounded, not the update; cap 5 and 16 rollouts: ScaleRL
+# (2510.13786).
+cispo = Method(
+    credit=group_relative,
+    objective=partial(policy_gradient, clip=partial(clip.cispo, cap=5.0)),
+    sampling=Sampling(group=16),
+)
+
+# Source: SAPO (arXiv 2511.20347): a soft gate per token, τ = 1 for A > 0 and 1.05 otherwise.
+sapo = Method(
+    credit=group_relative,
+    objective=partial(policy_gradient, clip=partial(clip.soft, positive=1.0, negative=1.05), aggregate="sequence-mean"),
+)
+
+# Source: Williams (1992): ∇ log π(y) · r, without baseline.
+reinforce = Method(
+    credit=partial(group_relative, baseline="none", scale="none"),
+    objective=partial(policy_gradient, clip=clip.reinforce, aggregate="length-weighted"),
+)
+
+# Source: RLOO (arXiv 2402.14740): REINFORCE on whole sequences with the other rollouts' mean as the baseline and the
+# KL in the reward, β = 0.03 (appendix C), 2 or 4 rollouts; the clipped sequence ratio for reused batches is TRL's.
+rloo = Method(
+    credit=partial(group_relative, baseline="loo", scale="none"),
+    objective=partial(policy_gradient, ratio="product", aggregate="sequence-mean"),
+    kl=KL(0.03, kind="k1", place="reward"),
+    sampling=Sampling(group=4),
+)
+
+
+def load(name: str, **changes: Any) -> Method:
+    """The named method, with a recipe's changes.
+
+    Args:
+        name: of a preset: grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, reinforce or rloo.
+        changes: what differs, by field; see `Method.override`.
+
+    Raises:
+        RecipeError: if there is no such preset, field, part or option (the message has the nearest valid name), or a
+            value has the wrong type.
+
+    >>> method = load("grpo", credit={"scale": "none"}, objective={"clip": {"part": "clip.ppo", "high": 0.28}})
+    >>> method.dump()["objective"]["clip"]
+    {'part': 'objectives.clip.ppo', 'low': 0.2, 'high': 0.28}
+    """
+    presets = {key: value for key, value in globals().items() if isinstance(value, Method)}
+    if name not in presets:
+        raise RecipeError(f"there is no preset {name!r}: {nearest(name, presets)}")
+    return presets[name].override(**changes)
