@@ -1,0 +1,18 @@
+"""What can be checked or measured: one module per domain, imported when it is first named."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["format", "math", "text"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return import_module(f"guerdon.rewards.{name}")
+    raise AttributeError(f"module 'guerdon.rewards' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,88 @@
+r"""The maths verifier: does the reply's final answer equal the reference?
+
+`answer` is the reward; `extract` and `equivalent` are its two halves, to be used by themselves.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from numbers import Real
+from typing import Any, Literal
+
+from guerdon.algebra import reward
+from guerdon.core.errors import Abstain
+from guerdon.core.parsing import Completion, text_of
+from guerdon.rewards.math.equivalence import equivalent, meaningful
+from guerdon.rewards.math.exact import LONGEST
+from guerdon.rewards.math.extract import extract
+from guerdon.rewards.math.notation import tidy
+
+__all__ = ["answer", "equivalent", "extract"]
+
+
+@reward(range=(0, 1))
+def answer(
+    completion: Completion,
+    answer: Any,
+    *,
+    accept: Literal["bare", "marked", "boxed"] = "bare",
+    several: Literal["last", "agree"] = "last",
+    tolerance: float = 1e-6,
+    percent: Literal["either", "value"] = "either",
+    units: Literal["compare", "ignore"] = "compare",
+    unfinished: Literal["reject", "accept"] = "reject",
+) -> tuple[float, dict[str, Any]]:
+    r"""1 if the final answer of the completion equals the reference, else 0.
+
+    The answer is found by `extract`, compared by `equivalent`. A completion without an answer, or
+    with one that cannot be read, earns 0; a reference that cannot be read is an abstention.
+
+    Plain numbers take microseconds and neither SymPy nor torch. Expressions go to math-verify,
+    without a time limit of its own: this reward belongs under the engine's deadline.
+
+    Args:
+        completion: the reply: text or chat messages.
+        answer: the reference: a number, LaTeX or plain text, or a whole solution that ends in `#### x` or
+            holds a `\boxed{x}`.
+        accept: see `extract`.
+        several: see `extract`.
+        tolerance: see `equivalent`.
+        percent: see `equivalent`.
+        units: see `equivalent`.
+        unfinished: see `equivalent`.
+
+    Returns:
+        The score, and the extracted answer as a detail.
+
+    Raises:
+        Abstain: if the reference is not parseable.
+
+    >>> from guerdon.rewards import math
+    >>> completions = ["It is \\boxed{42}.", "A: 41", "A: 42"]
+    >>> math.answer()(prompts=["6 · 7?"] * 3, completions=completions, answer=["42", 42, "see page 3"])
+    [1.0, 0.0, None]
+
+    Source: GSM8K's and MATH's graders; math-verify (Hugging Face) for what is not a number.
+    """
+    expected = _reference(answer)
+    found = extract(text_of(completion), accept=accept, several=several)
+    correct = found is not None and equivalent(
+        found, expected, tolerance=tolerance, percent=percent, units=units, unfinished=unfinished
+    )
+    return float(correct), {"extracted": found}
+
+
+def _reference(answer: Any) -> str:
+    found = _value_in(str(answer)) if isinstance(answer, (str, Real)) else None
+    if found is None:
+        shown = repr(answer)
+        raise Abstain(f"reference not parseable: {shown if len(shown) <= 80 else shown[:77] + '…'}")
+    return found
+
+
+@lru_cache(maxsize=1 << 14)
+def _value_in(reference: str) -> str | None:
+    value = extract(reference, accept="marked")
+    if value is None and len(reference) <= LONGEST:
+        value = tidy(reference)
+    return value if value is not None and meaningful(value) else None
