@@ -1,0 +1,144 @@
+"""docs/recipes.md names every setting of a recipe, with its default."""
+
+import dataclasses
+import inspect
+import json
+import re
+import typing
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+
+from guerdon.core.parts import name_of
+from guerdon.credit import group_relative
+from guerdon.objectives import clip, policy_gradient
+from guerdon.train import demonstrations, presets
+from guerdon.train import recipe as recipes
+from guerdon.train.method import KL, Method, Sampling, options
+from guerdon.train.recipe import Recipe
+
+PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
+MISSING = dataclasses.MISSING
+
+# Defaults that are said in words, and why they have no other form.
+WORDS = {
+    "name": "the file's name",  # filled in when a recipe is read
+    "policy.from_config.alphabet": "printable ASCII and the newline",
+    "method.credit": "the preset's",
+    "method.objective": "the preset's",
+}
+
+
+def sections():
+    """The tables under each heading, each as rows of cells."""
+    parts = re.split(r"^##+ (.+)$", PAGE, flags=re.MULTILINE)
+    for heading, text in zip(parts[1::2], parts[2::2], strict=True):
+        tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+        yield heading.strip("`"), [[cells(line) for line in table.splitlines()] for table in tables]
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def table(heading, first="setting"):
+    """The rows of a section's table, by the name in their first cell: its second cell."""
+    [rows] = [t for t in dict(sections())[heading] if t[0][0] == first]
+    for row in rows:
+        assert len(row) == len(rows[0]), f"{heading}: {row} does not have the columns of its table"
+        assert row[-1], f"{heading}: {row[0]} is not explained"
+    return {row[0].strip("`"): row[1] for row in rows[2:]}
+
+
+def settings(kind=Recipe, place=""):
+    """Each section of a recipe, `policy.lora`, with its dataclass."""
+    yield place, kind
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        for choice in (hints[field.name], *typing.get_args(hints[field.name])):
+            if dataclasses.is_dataclass(choice):
+                yield from settings(choice, f"{place}.{field.name}".strip("."))
+
+
+SECTIONS = dict(settings()) | {"method": Method, "method.kl": KL, "method.sampling": Sampling}
+
+
+def test_the_sections_are_found():
+    """The walk over the dataclasses finds those that are behind `| None` and within others, too."""
+    assert {"", "policy", "policy.lora", "teach", "keep"} <= set(SECTIONS)
+
+
+@pytest.mark.parametrize("place", SECTIONS)
+def test_every_setting_is_there_with_its_default(place):
+    shown, fields = table(place or "The whole"), dataclasses.fields(SECTIONS[place])
+    assert list(shown) == [field.name for field in fields], "the settings, in their order"
+    for field in fields:
+        assert_default(f"{place}.{field.name}".strip("."), shown[field.name], default_of(field))
+
+
+def default_of(field):
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def assert_default(place, cell, default):
+    if place in WORDS:
+        assert cell == WORDS[place]
+    elif default is MISSING:
+        assert cell == "required", place
+    elif dataclasses.is_dataclass(default):
+        assert cell == f"[below](#{place.replace('.', '')})", place
+    else:
+        assert_same(place, cell, default)
+
+
+def assert_same(place, cell, default):
+    """A default as the YAML that a recipe would hold; YAML takes `1e-8` for text."""
+    shown = yaml.safe_load(cell.removeprefix("`").removesuffix("`"))
+    shown = float(shown) if isinstance(default, float) else shown
+    assert shown == json.loads(json.dumps(default)), f"{place}: the default is {default!r}"
+
+
+@pytest.mark.parametrize(
+    ("heading", "function"), [("method.credit", group_relative), ("method.objective", policy_gradient)]
+)
+def test_every_option_of_a_part_is_there(heading, function):
+    shown, expected = table(heading), options(function)
+    assert f"`part: {name_of(function)}`" in PAGE
+    assert list(shown) == list(expected)
+    for name, default in expected.items():
+        if callable(default):
+            assert name_of(default).endswith(f".{shown[name].strip('`')}")
+        else:
+            assert_same(name, shown[name], default)
+
+
+def test_every_clip_rule_is_there():
+    rules = [f for f in vars(clip).values() if inspect.isfunction(f) and f.__module__ == clip.__name__]
+    shown = table("method.objective", first="clip rule")
+    assert set(shown) == {name_of(rule).removeprefix("objectives.") for rule in rules}
+    for rule in rules:
+        assert_same(rule.__name__, shown[f"clip.{rule.__name__}"], options(partial(rule)))
+
+
+def test_every_preset_is_there():
+    assert set(table("method", first="preset")) == {k for k, v in vars(presets).items() if isinstance(v, Method)}
+
+
+def test_every_option_of_the_demonstrations_is_there():
+    parameters = inspect.signature(demonstrations.scratchpad).parameters
+    shown = table("teach", first="option")
+    assert list(shown) == list(parameters)
+    for name, parameter in parameters.items():
+        assert_same(name, shown[name], parameter.default)
+
+
+@pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
+def test_the_recipes_shown_are_recipes(text):
+    data = yaml.safe_load(text)
+    if isinstance(data, list):
+        data = {"reward": data}
+    whole = {"name": "x", "policy": {"path": "x"}, "prompts": {"file": "x"}, "reward": "math.answer", "steps": 1}
+    recipe = recipes.from_data(whole | data)
+    assert recipe.load_method().dump()["sampling"]["group"] > 0
