@@ -1,0 +1,131 @@
+"""Rollouts for a training step: sampled by all processes, scored by one, and what is to be said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from guerdon.core.context import Context
+from guerdon.core.protocols import Leaf
+from guerdon.core.rollouts import RESERVED, Rollouts
+from guerdon.core.scores import Scores
+from guerdon.train.distributed import gather, on_main, share
+from guerdon.train.generation import SamplingConfig, generate, uniforms
+from guerdon.train.job import Job, borrowed
+from guerdon.train.policy import logprobs
+from guerdon.train.scoring import Abstentions, credited, informative
+
+TRAINING, EVALUATION = 0, 1  # streams of randomness
+
+
+def collect(job: Job, step: int, context: Context) -> tuple[Rollouts, Scores, dict[str, Any], Abstentions]:
+    """The scored rollouts a step learns from, and what is to be said of all that were sampled for it.
+
+    With dynamic sampling, groups without signal are left out and others drawn, for at most
+    `sampling.rounds` rounds; what is then still missing is made up of groups without signal.
+    """
+    wanted, sampling = job.recipe.batch.prompts, job.method.sampling
+    rounds: list[tuple[Rollouts, Mapping[Leaf, Scores]]] = []
+    sampled: list[tuple[Rollouts, Scores]] = []
+    useful: list[np.ndarray[Any, Any]] = []
+    for number in range(sampling.rounds if sampling.dynamic else 1):
+        rollouts = _round(job, step, number)
+
+        def score(rollouts: Rollouts = rollouts) -> Scores:
+            measured = job.engine.measure(job.reward.demand(rollouts), rollouts, context)
+            rounds.append((rollouts, measured))
+            return job.reward.combine(measured, context.with_(rollouts=rollouts))
+
+        scores = on_main(job.accelerator, score)
+        sampled.append((rollouts, scores))
+        useful.append(informative(rollouts, credited(job.method, rollouts, scores)))
+        if sum(int(u.sum()) for u in useful) >= wanted * sampling.group:
+            break
+    everything = Rollouts.concat([r for r, _ in sampled]), Scores.concat([s for _, s in sampled])
+    signal = np.concatenate(useful)
+    abstentions = job.abstentions.plus(everything[1])
+    abstentions.check(job.recipe.max_abstain)
+    record = on_main(job.accelerator, lambda: _observe(job, rounds, context))
+    record |= _described(*everything, signal)
+    if not sampling.dynamic:
+        return *everything, record, abstentions
+    order = np.concatenate([np.flatnonzero(signal), np.flatnonzero(~signal)])[: wanted * sampling.group]
+    return everything[0].select(order), everything[1].select(order), record | {"rounds": len(sampled)}, abstentions
+
+
+def _observe(job: Job, rounds: list[tuple[Rollouts, Mapping[Leaf, Scores]]], context: Context) -> dict[str, Any]:
+    """Let the reward's shapers see the step's scores, once; and read the accuracy off them where it was measured."""
+    rollouts = Rollouts.concat([r for r, _ in rounds])
+    measured = {leaf: Scores.concat([m[leaf] for _, m in rounds]) for leaf in rounds[0][1]}
+    context = context.with_(rollouts=rollouts)
+    job.reward.observe(measured, context)
+    if not set(job.accuracy.leaves()) <= set(measured):
+        return {}
+    right = job.accuracy.combine(measured, context)
+    count = int(right.valid.sum())
+    return {"accuracy": float((right.read(0.0) > 0.5).sum()) / count if count else None}
+
+
+def _described(rollouts: Rollouts, scores: Scores, signal: np.ndarray[Any, Any]) -> dict[str, Any]:
+    assert rollouts.tokens is not None
+    written = rollouts.tokens.written
+    entropy = rollouts.tokens.entropy
+    return {
+        "reward": scores.mean(),
+        "parts": {name: part.mean() for name, part in scores.parts.items()},
+        "length": float(rollouts.lengths().mean()),
+        "entropy": None if entropy is None else float(entropy[written].mean()) if written.any() else None,
+        "no_signal": float(1.0 - signal.mean()),
+        "abstained": len(scores.abstained_rows) / len(scores),
+        "reasons": scores.tally(),
+    }
+
+
+def _round(job: Job, step: int, number: int) -> Rollouts:
+    """A round of rollouts, of all processes, in one order; on every process."""
+    n, group = job.recipe.batch.prompts, job.method.sampling.group
+    rows = job.prompts.draw(step - 1, n, stream=number + 1 if number else TRAINING)
+    mine = [(i * group + j, i) for i in share(job.accelerator, range(n)) for j in range(group)]
+    rollouts = sample(
+        job, [rows[i] for _, i in mine], [number * n * group + row for row, _ in mine], [i for _, i in mine],
+        job.recipe.sampling, step=step, stream=TRAINING,
+    )  # fmt: skip
+    return Rollouts.concat(gather(job.accelerator, rollouts), keep_groups=True)
+
+
+def sample(
+    job: Job,
+    rows: list[dict[str, Any]],
+    numbers: list[int],
+    groups: list[int],
+    config: SamplingConfig,
+    *,
+    step: int,
+    stream: int,
+) -> Rollouts:
+    """This process's completions of some rows, whose randomness is that of their global numbers."""
+    prompts = [row["prompt"] for row in rows]
+    noise = uniforms(numbers, config.max_tokens, seed=job.recipe.seed, step=step, stream=stream)
+    generated = generate(job.policy, job.tokenizer, prompts, uniforms=noise, config=config)
+    tokens = generated.tokens()
+    if job.reference is not None and stream == TRAINING:
+        with torch.no_grad(), borrowed(job.policy, job.reference):
+            ref_logp, _ = logprobs(
+                job.policy, generated.prompt_ids, generated.prompt_mask, generated.ids, generated.written,
+                temperature=config.temperature or 1.0, micro_batch=job.recipe.batch.micro,
+            )  # fmt: skip
+        tokens = replace(tokens, ref_logp=ref_logp.cpu().numpy())
+    spoken: list[Any] = [
+        text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+        for prompt, text in zip(prompts, generated.texts, strict=True)
+    ]
+    columns = (
+        {name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", *RESERVED)} if rows else {}
+    )
+    return Rollouts(
+        prompts, spoken, columns, groups=np.asarray(groups), finished=generated.finished.cpu().numpy(), tokens=tokens
+    )

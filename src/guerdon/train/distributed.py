@@ -1,0 +1,51 @@
+"""Work that one process does for all, and data that all bring to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch.distributed as dist
+from accelerate.utils import broadcast_object_list
+
+from guerdon.core.errors import GuerdonError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """Do something on the main process and give its result, or its error, to all."""
+    if accelerator.num_processes == 1:
+        return work()
+    outcome: list[Any] = [None, None]
+    failure: Exception | None = None
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = work()
+        except Exception as error:
+            failure = error
+            outcome[1] = f"{type(error).__name__}: {error}"
+    broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure
+    if outcome[1] is not None:
+        raise GuerdonError(f"on the main process: {outcome[1]}")
+    return outcome[0]  # type: ignore[no-any-return]
+
+
+def gather(accelerator: Accelerator, mine: T) -> list[T]:
+    """One object from each process, in the order of their ranks; on every process."""
+    if accelerator.num_processes == 1:
+        return [mine]
+    everyone: list[Any] = [None] * accelerator.num_processes
+    dist.all_gather_object(everyone, mine)
+    return everyone
+
+
+def share(accelerator: Accelerator, rows: Sequence[T]) -> Sequence[T]:
+    """This process's contiguous part of some rows; the parts in rank order are the whole."""
+    n, world, rank = len(rows), accelerator.num_processes, accelerator.process_index
+    return rows[n * rank // world : n * (rank + 1) // world]

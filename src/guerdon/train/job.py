@@ -1,0 +1,178 @@
+"""All that a training step needs: built from a recipe, or taken up where a run stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Tensor
+
+from guerdon.algebra import Reward, spec
+from guerdon.core.errors import GuerdonError, RecipeError
+from guerdon.engine import Engine
+from guerdon.train import checkpoint as checkpoints
+from guerdon.train import report
+from guerdon.train.checkpoint import Checkpoint, trainable_state
+from guerdon.train.distributed import on_main
+from guerdon.train.learning import rate
+from guerdon.train.method import Method
+from guerdon.train.policy import build
+from guerdon.train.progress import ticker
+from guerdon.train.prompts import Prompts
+from guerdon.train.recipe import Recipe
+from guerdon.train.run import Run
+from guerdon.train.scoring import Abstentions
+from guerdon.train.teach import teach
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Job:
+    """All that a step needs, and where the run stands."""
+
+    recipe: Recipe
+    method: Method
+    reward: Reward
+    accuracy: Reward
+    accelerator: Accelerator
+    model: Any  # what accelerate made of the policy
+    policy: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+    engine: Engine
+    optimizer: Any
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    run: Run
+    console: Console | None
+    reference: dict[str, Tensor] | None = None  # the weights the KL penalty refers to
+    step: int = 0
+    before: dict[str, Any] | None = None
+    abstentions: Abstentions = field(default_factory=Abstentions)
+    seconds: float = 0.0  # spent by earlier processes of this run
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of work on this run, by this process and earlier ones."""
+        return self.seconds + time.monotonic() - self.started
+
+
+def prepare(
+    recipe: Recipe, accelerator: Accelerator, engine: Engine, run: Run, console: Console | None, allow_import: bool
+) -> Job:
+    """Everything built, and the policy as the last checkpoint has it, or newly taught."""
+    method = recipe.load_method()
+    minibatch = recipe.batch.prompts * method.sampling.group // recipe.batch.minibatches
+    if recipe.batch.prompts % accelerator.num_processes or minibatch % accelerator.num_processes:
+        raise RecipeError(
+            f"batch: {recipe.batch.prompts} prompts and minibatches of {minibatch} rollouts do not divide over "
+            f"{accelerator.num_processes} processes"
+        )
+    prompts = Prompts(recipe.prompts, seed=recipe.seed)
+    reward = recipe.load_reward(allow_import=allow_import)
+    accuracy = spec.load(recipe.evaluation.accuracy, allow_import=allow_import)
+    policy, tokenizer = build(recipe.policy, seed=recipe.seed)
+    policy.to(accelerator.device)
+    checkpoint, broken = checkpoints.latest(run.folder / "checkpoints")
+    if console:
+        for warning in broken:
+            console.print(warning)
+    if checkpoint is not None:
+        checkpoints.restore(policy, checkpoint.weights)
+    elif recipe.teach is not None:
+        with ticker(console, "teach", recipe.teach.steps) as progress:
+
+            def show(_: int, loss: float) -> None:
+                if progress:
+                    progress.step(f"loss {loss:.3f}")
+
+            teach(policy, tokenizer, prompts, recipe.teach, seed=recipe.seed, report=show)
+    settings = recipe.optimizer
+    learned = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer: Any = torch.optim.AdamW(
+        learned, settings.learning_rate, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+    )
+    updates = recipe.steps * recipe.batch.passes * recipe.batch.minibatches
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate, settings=settings, updates=updates))
+    model, optimizer = accelerator.prepare(policy, optimizer)
+    job = Job(
+        recipe, method, reward, accuracy, accelerator, model, policy, tokenizer, prompts, engine, optimizer, schedule,
+        run, console,
+    )  # fmt: skip
+    if checkpoint is not None:
+        _resume(job, checkpoint)
+    else:
+        on_main(accelerator, lambda: run.rewind(-1))
+    if method.kl.coefficient:
+        job.reference = _reference(job)
+    return job
+
+
+def save(job: Job) -> None:
+    """Write a checkpoint, and the report as it stands."""
+
+    def write() -> None:
+        state = {
+            "seconds": job.elapsed,
+            "before": job.before,
+            "schedule": job.schedule.state_dict()["last_epoch"],
+            "abstentions": job.abstentions.state(),
+            "reward": job.reward.state_dict(),
+        }
+        checkpoint = Checkpoint(job.step, trainable_state(job.policy), job.optimizer.state_dict(), state)
+        checkpoints.save(job.run.folder / "checkpoints", checkpoint, keep=job.recipe.keep.checkpoints)
+        try:
+            report.write(job.run)
+        except GuerdonError as error:  # a page that cannot be drawn is no reason to stop training
+            if job.console:
+                job.console.print(f"no report: {error}")
+
+    on_main(job.accelerator, write)
+
+
+def _resume(job: Job, checkpoint: Checkpoint) -> None:
+    job.optimizer.load_state_dict(checkpoint.optimizer)
+    job.schedule.last_epoch = checkpoint.state["schedule"]
+    job.schedule._last_lr = [group["lr"] for group in job.optimizer.param_groups]
+    job.reward.load_state_dict(checkpoint.state["reward"])
+    job.abstentions = Abstentions.restored(checkpoint.state["abstentions"])
+    job.step, job.before, job.seconds = checkpoint.step, checkpoint.state["before"], checkpoint.state["seconds"]
+    on_main(job.accelerator, lambda: job.run.rewind(job.step))
+    if job.console:
+        job.console.print(f"{job.run.folder}: going on after step {job.step}")
+
+
+def _reference(job: Job) -> dict[str, Tensor]:
+    """The policy's weights as training found them, kept beside the checkpoints."""
+    folder = job.run.folder / "checkpoints" / "reference"
+    if job.step == 0:
+        weights = {name: value.detach().clone() for name, value in trainable_state(job.policy).items()}
+        on_main(job.accelerator, lambda: checkpoints.save(folder, Checkpoint(0, weights, {}, {}), keep=1) and None)
+    start, broken = checkpoints.latest(folder)
+    if start is None:
+        raise GuerdonError(f"{folder} has no whole copy of the reference policy {broken}: use --fresh")
+    device = job.accelerator.device
+    return {name: value.to(device) for name, value in start.weights.items()}
+
+
+@contextmanager
+def borrowed(policy: torch.nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+    """The policy with other weights in place of those it learns; nothing is copied."""
+    learned = {name: parameter for name, parameter in policy.named_parameters() if name in weights}
+    own = {name: parameter.data for name, parameter in learned.items()}
+    try:
+        for name, parameter in learned.items():
+            parameter.data = weights[name]
+        yield
+    finally:
+        for name, parameter in learned.items():
+            parameter.data = own[name]

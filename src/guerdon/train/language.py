@@ -1,0 +1,209 @@
+"""The reference loop for language policies: sample, score, credit, learn.
+
+One step, read from top to bottom:
+
+    rows      = prompts.draw(step)                       every process takes its part
+    rollouts  = generate(policy, rows)                   randomness keyed by (seed, step, row)
+    scores    = reward(rollouts)                         on the main process, through the engine
+    advantage = method.credit(scores, groups)
+    loss      = method.objective(logp, old_logp, advantage)
+
+What is random depends on the seed, the step and the row only, never on how rows are batched or split
+over processes, so a resumed run and a run on two processes follow the run on one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, PartialState
+from rich.console import Console
+
+from guerdon.core.context import Context
+from guerdon.core.errors import TooManyAbstentions
+from guerdon.core.rollouts import Rollouts
+from guerdon.core.scores import Scores
+from guerdon.engine import Engine
+from guerdon.train import report
+from guerdon.train.collecting import collect
+from guerdon.train.distributed import on_main
+from guerdon.train.evaluation import evaluate
+from guerdon.train.job import Job, prepare, save
+from guerdon.train.learning import Experience, learn
+from guerdon.train.memory import peak_rss_mib
+from guerdon.train.progress import line, ticker
+from guerdon.train.recipe import Recipe
+from guerdon.train.run import Run, disk
+from guerdon.train.scoring import credited
+from guerdon.train.tokenizer import encode_prompts, pad
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def train(
+    recipe: Recipe,
+    folder: Path | None = None,
+    *,
+    fresh: bool = False,
+    allow_import: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Run a recipe to its end, from wherever the run in its folder stands.
+
+    Args:
+        recipe: what to do.
+        folder: the run's folder; default `runs/NAME`.
+        fresh: move a run that is there aside and start anew.
+        allow_import: also take reward parts from outside guerdon.
+        console: where progress is shown; default: nowhere.
+
+    Returns:
+        The summary: `before` and `after`, each `{accuracy, ci95, mean_length}`, `seconds`,
+        `peak_rss_mib`, `abstained`.
+
+    Raises:
+        RunExists: if the folder holds a run of another recipe.
+        TooManyAbstentions: if too many of the last batches' rollouts have no score.
+    """
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    folder = folder or Path("runs") / recipe.name
+    trackers: list[Any] = list(recipe.keep.trackers)
+    accelerator = Accelerator(cpu=recipe.device == "cpu", log_with=trackers or None, project_dir=str(folder))
+    console = console if accelerator.is_main_process else None
+    run = Run(folder)
+    finished = on_main(accelerator, lambda: Run.open(folder, recipe.data(), fresh=fresh).summary)
+    if finished is not None:
+        if console:
+            console.print(f"{folder} holds this run, finished; --fresh moves it aside and starts anew")
+        return finished
+    if trackers:
+        accelerator.init_trackers("guerdon", config={"name": recipe.name, "seed": recipe.seed})
+    with Engine() as engine:
+        job = prepare(recipe, accelerator, engine, run, console, allow_import)
+        if job.before is None:
+            job.before = evaluate(job)
+            save(job)
+        try:
+            with ticker(console, "train", recipe.steps, job.step) as progress:
+                while job.step < recipe.steps:
+                    record = _step(job)
+                    if progress:
+                        progress.step(line(record))
+        except TooManyAbstentions:
+            save(job)
+            raise
+        summary = _end(job)
+    if trackers:
+        accelerator.end_training()
+    return summary
+
+
+def _step(job: Job) -> dict[str, Any]:
+    """One training step; returns its metrics."""
+    began = time.monotonic()
+    recipe, step = job.recipe, job.step + 1
+    progress = job.step / max(1, recipe.steps - 1)
+    context = Context(progress=progress, training=True, step=step)
+    rollouts, scores, record, abstentions = collect(job, step, context)
+    advantages = credited(job.method, rollouts, scores)
+    seeds = np.random.SeedSequence([recipe.seed, step, job.accelerator.process_index])
+    torch.manual_seed(int(seeds.generate_state(1)[0]))  # dropout, where the policy has any
+    job.model.train()
+    learned = learn(
+        _experience(job, rollouts, scores, advantages), recipe, job.method, job.model, job.optimizer, job.schedule,
+        job.accelerator, step=step,
+    )  # fmt: skip
+    job.step, job.abstentions = step, abstentions
+    seconds = time.monotonic() - began
+    record |= {"step": step, "seconds": round(job.elapsed, 2)}
+    record |= {name: value for name, value in learned.items() if name != "tokens"}
+    record |= {
+        "learning_rate": job.schedule.get_last_lr()[0],
+        "tokens_per_second": round(float(rollouts.lengths().sum()) / seconds, 1),
+    }
+    if job.accelerator.is_main_process:
+        job.run.log(record)
+        if step % recipe.keep.rollouts_every == 0 or step in (1, recipe.steps):
+            _keep_sample(job, rollouts, scores, advantages)
+    job.accelerator.log({k: v for k, v in record.items() if isinstance(v, (int, float))}, step=step)
+    if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < recipe.steps:
+        evaluate(job)
+    if step % recipe.keep.checkpoint_every == 0 or step == recipe.steps:
+        save(job)
+    return record
+
+
+def _experience(job: Job, rollouts: Rollouts, scores: Scores, advantages: np.ndarray[Any, Any]) -> Experience:
+    tokens = rollouts.tokens
+    assert tokens is not None
+    prompt_ids, prompt_mask = pad(
+        encode_prompts(job.tokenizer, rollouts.prompts), job.tokenizer.pad_token_id, side="left"
+    )
+    written = torch.as_tensor(tokens.written)
+    return Experience(
+        prompt_ids,
+        prompt_mask,
+        torch.as_tensor(tokens.ids),
+        torch.as_tensor(tokens.attended),
+        written & torch.as_tensor(scores.usable)[:, None],
+        torch.as_tensor(advantages, dtype=torch.float32),
+        None if tokens.ref_logp is None else torch.as_tensor(tokens.ref_logp),
+    )
+
+
+def _keep_sample(job: Job, rollouts: Rollouts, scores: Scores, advantages: np.ndarray[Any, Any]) -> None:
+    group = job.method.sampling.group
+    rows = slice(0, max(group, job.recipe.keep.rollouts // group * group))
+    sample = rollouts.select(rows)
+    job.run.save_rollouts(
+        job.step, sample, scores.select(rows), advantage=advantages[rows].tolist(), length=sample.lengths().tolist()
+    )
+
+
+def _end(job: Job) -> dict[str, Any]:
+    """The last evaluation, the policy by `save_pretrained`, the summary and the report."""
+    after = evaluate(job)
+
+    def write() -> dict[str, Any]:
+        save_policy(job.run.folder / "policy", job.policy, job.tokenizer)
+        summary = {
+            "name": job.recipe.name,
+            "steps": job.recipe.steps,
+            "before": job.before,
+            "after": after,
+            "seconds": round(job.elapsed, 1),
+            "peak_rss_mib": round(peak_rss_mib(), 1),
+            "abstained": job.abstentions.share,
+            "processes": job.accelerator.num_processes,
+        }
+        job.run.save_summary(summary)
+        report.write(job.run)
+        return summary
+
+    return on_main(job.accelerator, write)
+
+
+def save_policy(folder: Path, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the policy and its tokenizer by `save_pretrained`, whole or not at all."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    with disk(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
+        policy.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints and writes."""
+    return bool(PartialState().is_main_process)

@@ -1,0 +1,259 @@
+"""A recipe: one training run as data, checked before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from guerdon.algebra import Reward, spec
+from guerdon.core.coerce import coerce
+from guerdon.core.errors import GuerdonError, RecipeError, SpecError
+from guerdon.train import presets
+from guerdon.train.generation import SamplingConfig
+from guerdon.train.method import Method
+from guerdon.train.policy import PolicyConfig
+from guerdon.train.prompts import PromptsConfig
+from guerdon.train.teach import TeachConfig
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How much is sampled and learned from at once.
+
+    Args:
+        prompts: prompts per step, over all processes; each gets `method.sampling.group` rollouts.
+        minibatches: optimiser steps per pass over the rollouts of a step.
+        passes: passes over the rollouts of a step; beyond the first, and with several minibatches, the
+            importance ratio leaves 1.
+        micro: rollouts per forward and backward pass on one process; the gradient does not depend on it.
+    """
+
+    prompts: int = 32
+    minibatches: int = 1
+    passes: int = 1
+    micro: int = 64
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW and its schedule.
+
+    Args:
+        learning_rate: at the end of the warm-up.
+        schedule: 'constant', 'linear' (to 0) or 'cosine' (to 0).
+        warmup: optimiser steps over which the rate rises from 0.
+        betas: decay of the moments.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled.
+        max_grad_norm: gradients are scaled down to this norm; 0 leaves them.
+    """
+
+    learning_rate: float = 1e-6
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured on prompts that training never sees.
+
+    Args:
+        prompts: how many; a 95 % interval on 1 024 of them is about ±3 points.
+        accuracy: the reward that says right or wrong; an answer is right above 0.5.
+        every: also evaluate after every so many steps; 0: before and after only.
+        temperature: of the sampled answers; None: as in training.
+        batch: prompts sampled at once.
+    """
+
+    prompts: int = 1024
+    accuracy: Any = "math.answer"
+    every: int = 0
+    temperature: float | None = None
+    batch: int = 256
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What a run writes.
+
+    Args:
+        checkpoint_every: steps between checkpoints; a killed run goes on from the last.
+        checkpoints: how many are kept.
+        rollouts_every: steps between samples of rollouts for the report.
+        rollouts: how many rollouts a sample has, in whole groups.
+        trackers: of accelerate, e.g. [tensorboard] or [wandb].
+    """
+
+    checkpoint_every: int = 50
+    checkpoints: int = 2
+    rollouts_every: int = 10
+    rollouts: int = 64
+    trackers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if min(self.checkpoint_every, self.checkpoints, self.rollouts_every) < 1:
+            raise ValueError("checkpoint_every, checkpoints and rollouts_every must be at least 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run.
+
+    Args:
+        name: the run's folder is `runs/NAME`.
+        policy: the language model.
+        prompts: what it is asked.
+        reward: the reward expression, as `guerdon.algebra.spec` reads it.
+        steps: how many times rollouts are sampled and learned from.
+        method: a preset's name, or `{preset: NAME, credit: {…}, objective: {…}, kl: {…}, sampling: {…}}`.
+        sampling: temperature, length limit, stop strings.
+        teach: supervised learning before, if any.
+        batch, optimizer, evaluation, keep: see there.
+        max_abstain: training stops when more than this share of the last batches' rollouts have no score.
+        seed: of everything.
+        device: 'auto' takes a GPU where there is one.
+        threads: CPU threads of torch; 0 leaves torch's choice.
+    """
+
+    name: str
+    policy: PolicyConfig
+    prompts: PromptsConfig
+    reward: Any
+    steps: int
+    method: Any = "grpo"
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    teach: TeachConfig | None = None
+    batch: Batch = field(default_factory=Batch)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    keep: Keeping = field(default_factory=Keeping)
+    max_abstain: float = 0.2
+    seed: int = 0
+    device: Literal["auto", "cpu"] = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
+            raise ValueError(f"name is a folder's name, got {self.name!r}")
+        if self.steps < 0:
+            raise ValueError(f"steps must not be negative, got {self.steps}")
+        if not 0 <= self.max_abstain <= 1:
+            raise ValueError(f"max_abstain is a share between 0 and 1, got {self.max_abstain}")
+
+    def data(self) -> dict[str, Any]:
+        """The recipe as plain data, defaults written out; `from_data` gives it back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    def digest(self) -> str:
+        """What two recipes share if they ask for the same run."""
+        return hashlib.sha256(json.dumps(self.data(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def load_method(self) -> Method:
+        """The method, its changes to the preset applied.
+
+        Raises:
+            RecipeError: for an unknown preset, option or type.
+        """
+        if isinstance(self.method, str):
+            return presets.load(self.method)
+        if not isinstance(self.method, Mapping) or "preset" not in self.method:
+            raise RecipeError(f"method: expected a preset's name or {{preset: NAME, …}}, got {self.method!r}")
+        changes = dict(self.method)
+        return presets.load(changes.pop("preset"), **changes)
+
+    def load_reward(self, *, allow_import: bool = False) -> Reward:
+        """The reward expression, followed by the shapers that belong to the method."""
+        reward = spec.load(self.reward, allow_import=allow_import)
+        shapers = [dict(shaper) for shaper in self.load_method().shaping]
+        return spec.chain(reward, shapers, where="method.shaping", allow_import=allow_import) if shapers else reward
+
+
+def load(path: str | Path, changes: Sequence[str] = (), *, allow_import: bool = False) -> Recipe:
+    """Read a recipe and check all of it that can be checked without doing any work.
+
+    Args:
+        path: a YAML file.
+        changes: settings to change, as `a.b=value` with a YAML value.
+        allow_import: also take reward parts from outside guerdon.
+
+    Raises:
+        RecipeError: names the file, the setting and the nearest valid name.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping, this is {type(data).__name__}")
+    data.setdefault("name", path.stem)
+    for change in changes:
+        _set(data, change)
+    try:
+        return from_data(data, allow_import=allow_import)
+    except GuerdonError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe:
+    """A recipe from plain data, checked.
+
+    Raises:
+        RecipeError: names the setting and the nearest valid name.
+    """
+    try:
+        recipe: Recipe = coerce(data, Recipe, "")
+        reward = recipe.load_reward(allow_import=allow_import)
+        spec.load(recipe.evaluation.accuracy, allow_import=allow_import)
+        method = recipe.load_method()
+    except SpecError as error:
+        raise RecipeError(str(error)) from error
+    if reward.level == "step":
+        raise RecipeError(f"reward: {reward} gives one score per step; use reduce for one per rollout")
+    if method.sampling.group * recipe.batch.prompts % recipe.batch.minibatches:
+        rollouts = method.sampling.group * recipe.batch.prompts
+        raise RecipeError(f"batch.minibatches: {rollouts} rollouts do not divide into {recipe.batch.minibatches}")
+    return recipe
+
+
+def _set(data: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {change!r}: write it as setting=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {change!r}: the value is not YAML") from None
+    *path, last = key.strip().split(".")
+    here: Any = data
+    for depth, name in enumerate(path):
+        if here.get(name) is None:
+            here[name] = {}
+        elif name == "method" and isinstance(here[name], str):
+            here[name] = {"preset": here[name]}
+        here = here[name]
+        if not isinstance(here, dict):
+            raise RecipeError(f"--set {change!r}: {'.'.join(path[: depth + 1])} has no settings inside it")
+    here[last] = value

@@ -1,0 +1,61 @@
+"""A recipe so small that a step takes a moment."""
+
+import json
+from typing import Any
+
+import pytest
+
+from guerdon.train import recipe as recipes
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "policy": {"from_config": {"layers": 1, "hidden": 16, "heads": 2, "mlp": 32, "context": 48, "alphabet": "0123456789+-=;# "}},
+    "prompts": {
+        "dataset": "chain_sum",
+        "parameters": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
+        "template": "{metadata[expression]}=",
+        "held_out": 0.3,
+        "size": 500,
+    },
+    "reward": {"part": "text.length", "unit": "tokens", "shape": [{"part": "shaping.bound", "scale": 8}]},
+    "method": {"preset": "grpo", "kl": {"coefficient": 0.0}, "sampling": {"group": 4}},
+    "sampling": {"max_tokens": 8},
+    "batch": {"prompts": 4, "micro": 8},
+    "optimizer": {"learning_rate": 1e-2},
+    "evaluation": {"prompts": 16},
+    "keep": {"checkpoint_every": 2, "rollouts_every": 2, "rollouts": 8},
+    "steps": 2,
+    "threads": 1,
+    "device": "cpu",
+}
+
+
+def merged(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested mappings changed key by key."""
+    result = dict(data)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+@pytest.fixture
+def tiny():
+    """`tiny(steps=3, batch={...})`: the tiny recipe with changes."""
+
+    def build(**changes: Any) -> recipes.Recipe:
+        return recipes.from_data(merged(TINY, changes))
+
+    return build
+
+
+@pytest.fixture
+def tiny_file(tmp_path):
+    """The same as a file (JSON is YAML)."""
+
+    def write(**changes: Any):
+        path = tmp_path / "tiny.yaml"
+        path.write_text(json.dumps(merged(TINY, changes)))
+        return path
+
+    return write

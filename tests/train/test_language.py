@@ -1,0 +1,174 @@
+"""The loop: what goes in comes out, however it is cut up."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from guerdon.core.errors import RecipeError, TooManyAbstentions
+from guerdon.train import checkpoint as checkpoints
+from guerdon.train.job import borrowed
+from guerdon.train.language import train
+from guerdon.train.policy import build
+from guerdon.train.prompts import PromptsConfig
+from guerdon.train.recipe import Evaluation
+from guerdon.train.run import Run
+
+CLOCKS = ("seconds", "tokens_per_second")
+
+
+def metrics(folder):
+    return [{k: v for k, v in record.items() if k not in CLOCKS} for record in Run(folder).metrics()]
+
+
+def weights(folder):
+    return checkpoints.latest(folder / "checkpoints")[0].weights
+
+
+def test_a_run_leaves_what_the_design_says(tiny, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    summary = train(tiny(), tmp_path / "run")
+    assert set(summary["before"]) == set(summary["after"]) == {"accuracy", "ci95", "mean_length"}
+    assert {"seconds", "peak_rss_mib", "abstained"} <= set(summary)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    run = Run(tmp_path / "run")
+    assert [record["step"] for record in run.metrics()] == [1, 2]
+    assert [record["step"] for record in run.evaluations()] == [0, 2]
+    assert [step for step, _ in run.rollouts()] == [1, 2]
+    assert (run.folder / "report.html").exists()
+    model = AutoModelForCausalLM.from_pretrained(run.folder / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(run.folder / "policy")
+    assert tokenizer.decode(tokenizer("1+1=").input_ids, skip_special_tokens=True) == "1+1="
+    learned = weights(run.folder)
+    assert all(torch.equal(value, learned[name]) for name, value in model.state_dict().items())
+
+
+def test_the_same_seed_gives_the_same_run_and_a_finished_run_is_only_reported(tiny, tmp_path):
+    first = train(tiny(), tmp_path / "a")
+    train(tiny(), tmp_path / "b")
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    assert train(tiny(), tmp_path / "a") == first
+    train(tiny(seed=1), tmp_path / "c")
+    assert metrics(tmp_path / "c") != metrics(tmp_path / "a")
+
+
+def test_the_reward_of_length_makes_completions_longer(tiny, tmp_path):
+    recipe = tiny(steps=25, batch={"prompts": 8}, keep={"checkpoint_every": 100}, sampling={"max_tokens": 16})
+    train(recipe, tmp_path / "run")
+    lengths = [record["length"] for record in Run(tmp_path / "run").metrics()]
+    assert np.mean(lengths[-5:]) > np.mean(lengths[:5]) + 2
+
+
+@pytest.mark.parametrize("method", ["grpo", "dr_grpo", "gspo", "luspo", "rloo"])
+def test_how_rows_are_cut_into_micro_batches_does_not_change_the_run(tiny, tmp_path, method):
+    for micro in (3, 64):
+        recipe = tiny(method={"preset": method, "sampling": {"group": 4}}, batch={"micro": micro})
+        train(recipe, tmp_path / str(micro))
+    for whole, cut in zip(metrics(tmp_path / "64"), metrics(tmp_path / "3"), strict=True):
+        assert cut["loss"] == pytest.approx(whole["loss"], rel=1e-4, abs=1e-6)
+        assert cut["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["dapo", "bnpo", "cispo", "sapo", "reinforce"])
+def test_every_other_preset_runs(tiny, tmp_path, method):
+    changes = {"preset": method, "sampling": {"group": 4}}
+    if method == "dapo":
+        changes["shaping"] = [{"part": "shaping.overlong", "limit": 8, "buffer": 4}]
+    train(tiny(steps=1, method=changes), tmp_path / "run")
+    [record] = metrics(tmp_path / "run")
+    assert np.isfinite(record["loss"])
+    assert 0 < record["grad_norm"] < np.inf
+    assert ("rounds" in record) == (method == "dapo")
+
+
+def test_reused_rollouts_leave_the_ratio_of_one_and_fresh_ones_do_not(tiny, tmp_path):
+    train(tiny(), tmp_path / "fresh")
+    train(tiny(batch={"minibatches": 2, "passes": 2}), tmp_path / "reused")
+    for record in metrics(tmp_path / "fresh"):
+        assert record["ratio"] == pytest.approx(1.0)
+        assert record["approx_kl"] == pytest.approx(0.0, abs=1e-9)
+    assert all(record["approx_kl"] > 1e-6 for record in metrics(tmp_path / "reused"))
+
+
+def test_the_kl_penalty_refers_to_the_policy_that_training_began_with(tiny, tmp_path):
+    recipe = tiny(steps=3, method={"preset": "grpo", "kl": {"coefficient": 0.1}, "sampling": {"group": 4}})
+    train(recipe, tmp_path / "run")
+    kl = [record["kl"] for record in metrics(tmp_path / "run")]
+    assert kl[0] == pytest.approx(0.0, abs=1e-7)
+    assert kl[1] > 1e-5
+    assert kl[2] > kl[1]
+
+
+def test_borrowed_weights_are_given_back_even_after_an_error():
+    model = torch.nn.Linear(1, 1, bias=False)
+    own = model.weight.detach().clone()
+
+    def use_and_fail():
+        with borrowed(model, {"weight": torch.full((1, 1), 5.0)}):
+            assert model(torch.ones(1)).item() == 5.0
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        use_and_fail()
+    assert torch.equal(model.weight, own)
+
+
+def test_a_batch_that_abstains_whole_stops_training_before_it_touches_the_weights(tiny, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{i}+1=", "answer": ""}) + "\n" for i in range(60)))
+    prompts = PromptsConfig(file=str(path), prompt_column="question")
+    recipe = replace(tiny(), reward="math.answer", prompts=prompts, evaluation=Evaluation(5, "text.length"))
+    with pytest.raises(TooManyAbstentions, match=r"(?s)all of the last batch.*reference not parseable"):
+        train(recipe, tmp_path / "run")
+    saved = weights(tmp_path / "run")
+    untouched, _ = build(recipe.policy, seed=recipe.seed)
+    assert all(torch.equal(value, saved[name]) for name, value in untouched.state_dict().items())
+    assert Run(tmp_path / "run").summary is None
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_low_rank_adapters_learn_and_the_rest_stays(tiny, tmp_path):
+    pytest.importorskip("peft")
+    train(tiny(policy={"lora": {"rank": 2, "target_modules": ["q_proj"]}}), tmp_path / "run")
+    saved = weights(tmp_path / "run")
+    assert saved
+    assert all("lora" in name for name in saved)
+    assert any(value.abs().sum() > 0 for name, value in saved.items() if "lora_B" in name)
+    assert (tmp_path / "run" / "policy" / "adapter_config.json").exists()
+
+
+def test_a_policy_can_be_what_an_earlier_run_left(tiny, tmp_path):
+    train(tiny(), tmp_path / "first")
+    recipe = tiny(policy={"from_config": None, "path": str(tmp_path / "first" / "policy")})
+    summary = train(recipe, tmp_path / "second")
+    assert summary["before"] == Run(tmp_path / "first").summary["after"]
+
+
+def test_chat_prompts_give_chat_completions(tiny, tmp_path):
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    train(tiny(steps=1, prompts={"system": "12 ", "chat": True}, policy={"chat_template": template}), tmp_path / "run")
+    [(_, sample)] = Run(tmp_path / "run").rollouts()
+    assert [message["role"] for message in sample["prompt"][0]] == ["system", "user"]
+    assert sample["completion"][0][0]["role"] == "assistant"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": {"learning_rat": 1}}, "optimizer.learning_rat.*did you mean 'learning_rate'"),
+        ({"reward": "math.anwser"}, "did you mean 'math.answer'"),
+        ({"reward": {"part": "text.length", "unit": "word"}}, "did you mean 'words'"),
+        ({"method": "grpoo"}, "no preset 'grpoo'.*did you mean 'grpo'"),
+        ({"steps": "many"}, "steps: expected a number"),
+        ({"policy": {"path": "x"}}, "both given"),
+        ({"max_abstain": 2}, "max_abstain is a share"),
+        ({"batch": {"minibatches": 3}}, "do not divide"),
+        ({"name": "a/b"}, "name is a folder's name"),
+    ],
+)
+def test_a_bad_recipe_is_an_error_before_any_work(tiny, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        tiny(**changes)
