@@ -5,10 +5,14 @@ function of their scores. Abstention passes through: a combination abstains wher
 that is not there.
 """
 
-from guerdon.algebra.combine import available, gate, harmonic, lexicographic, product, reduce, weigh
+from guerdon.algebra.combine import available, harmonic, product
+from guerdon.algebra.gate import gate
 from guerdon.algebra.leaf import FunctionLeaf, Leaf, Learned, reward
+from guerdon.algebra.order import lexicographic
 from guerdon.algebra.reward import Reward
 from guerdon.algebra.route import route
+from guerdon.algebra.steps import reduce
+from guerdon.algebra.weigh import weigh
 
 __all__ = [
     "FunctionLeaf",

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
-from guerdon.algebra.reward import Reward, merged, one_level, widest
-from guerdon.core.arrays import Array, like, to_numpy, where
+from guerdon.algebra.align import aligned
+from guerdon.algebra.reward import Reward, expect_rewards, merged, one_level
+from guerdon.core.arrays import Array, to_numpy, where
 from guerdon.core.context import Context
-from guerdon.core.protocols import Range, Scope
-from guerdon.core.scores import Level, Scores
-
-if TYPE_CHECKING:
-    from guerdon.algebra.leaf import Leaf
-
-Measured = Mapping["Leaf", Scores]
+from guerdon.core.protocols import Measured, Range
+from guerdon.core.scores import Scores
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,9 +25,7 @@ class Composite(Reward):
     keyword: ClassVar[str]
 
     def __post_init__(self) -> None:
-        for term in self.terms:
-            if not isinstance(term, Reward):
-                raise TypeError(f"{self.keyword} combines rewards, got {term!r}")
+        expect_rewards(self.keyword, *self.terms)
         if not self.terms:
             raise ValueError(f"{self.keyword} of nothing")
         self._check_levels()
@@ -49,10 +42,7 @@ class Composite(Reward):
         return self.terms
 
     def combine(self, measured: Measured, context: Context) -> Scores:
-        scores = [term.combine(measured, context) for term in self.terms]
-        if len({tuple(s.mask.shape) for s in scores}) > 1:
-            counts = ", ".join(str(part.mask.shape[-1]) for part in scores)
-            raise ValueError(f"{self}: the terms have {counts} steps per rollout, and must share one segmentation")
+        scores = aligned([term.combine(measured, context) for term in self.terms])
         mask = scores[0].mask
         for other in scores[1:]:
             mask = mask & other.mask
@@ -89,7 +79,7 @@ class Sum(Composite):
         if len(self.weights) != len(self.terms):
             raise ValueError(f"{len(self.weights)} weights for {len(self.terms)} terms")
         if not all(math.isfinite(w) for w in (*self.weights, self.bias)):
-            raise ValueError(f"weights must be finite, got {self.weights}")
+            raise ValueError(f"weights and bias must be finite, got {self.weights} and {self.bias}")
         super().__post_init__()
 
     def _check_levels(self) -> None:
@@ -119,7 +109,7 @@ class Sum(Composite):
 def add(first: Reward, second: Reward | float) -> Sum:
     """The sum of two rewards, or of a reward and a number; sums of sums are flattened."""
     if not isinstance(second, Reward):
-        if not _is_number(second):
+        if not is_number(second):
             raise TypeError(f"cannot add {type(second).__name__} to a reward")
         flat = _terms(first)
         return Sum(*flat[:2], bias=flat[2] + float(second))
@@ -129,7 +119,7 @@ def add(first: Reward, second: Reward | float) -> Sum:
 
 def scale(reward: Reward, weight: float) -> Sum:
     """A reward times a number."""
-    if not _is_number(weight):
+    if not is_number(weight):
         raise TypeError(f"a weight is a number, got {weight!r}")
     terms, weights, bias = _terms(reward)
     return Sum(terms, tuple(float(weight) * w for w in weights), float(weight) * bias)
@@ -167,7 +157,8 @@ def product(*rewards: Reward) -> Product:
 
     >>> from guerdon import product
     >>> from guerdon.rewards import text
-    >>> product(text.length(unit="words"), text.length(unit="characters"))(["?"], ["two words"])
+    >>> words, characters = text.length(unit="words").named("words"), text.length(unit="characters")
+    >>> product(words, characters)(["?"], ["two words"])
     [18.0]
 
     Source: multiplicative rewards, e.g. the factor products of parts.md; arithmetic.
@@ -240,7 +231,7 @@ class Available(Composite):
 
     def _values(self, scores: Sequence[Scores], context: Context) -> tuple[Array, Array]:
         total = sum(weight * s.read(0.0) for weight, s in zip(self.weights, scores, strict=True))
-        there = sum(weight * s.valid for weight, s in zip(self.weights, scores, strict=True))
+        there = sum(where(s.valid, weight, 0.0 * s.read(0.0)) for weight, s in zip(self.weights, scores, strict=True))
         return sum(self.weights) * total / where(there > 0, there, 1.0), there > 0
 
 
@@ -258,264 +249,9 @@ def available(*rewards: Reward, weights: Sequence[float] | None = None) -> Avail
     return Available(rewards, _weights(weights, rewards))
 
 
-@dataclass(frozen=True, repr=False)
-class Gate(Reward):
-    """One reward, where another one is high enough."""
-
-    condition: Reward
-    then: Reward
-    above: float = 0.5
-    otherwise: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.condition.level == "step":
-            one_level((self.condition, self.then), "gate")
-        self.names()
-
-    def __repr__(self) -> str:
-        return f"gate({self.condition}, then={self.then}, above={self.above:g}, otherwise={self.otherwise:g})"
-
-    @property
-    def children(self) -> tuple[Reward, ...]:
-        return (self.condition, self.then)
-
-    @property
-    def level(self) -> Level:
-        return self.then.level
-
-    @property
-    def range(self) -> Range:
-        return min(self.then.range[0], self.otherwise), max(self.then.range[1], self.otherwise)
-
-    def combine(self, measured: Measured, context: Context) -> Scores:
-        condition, then = self.condition.combine(measured, context), self.then.combine(measured, context)
-        is_open, decided, asked = condition.read(0.0) > self.above, condition.valid, condition.mask
-        if then.level == "step" and condition.level == "rollout":
-            is_open, decided, asked = is_open[:, None], decided[:, None], asked[:, None]
-        is_open, decided, asked = (like(x, then.mask) for x in (is_open, decided, asked))
-        mask = then.mask & asked
-        valid = mask & decided & (~is_open | then.valid)
-        missing = mask & ~valid
-        rows = np.flatnonzero(to_numpy(missing if missing.ndim == 1 else missing.any(-1)))
-        values = where(is_open, then.read(0.0), self.otherwise)
-        return Scores(
-            values, mask=mask, valid=valid, spans=then.spans, **merged(self.children, (condition, then), map(int, rows))
-        )
-
-
-def gate(condition: Reward, *, then: Reward, above: float = 0.5, otherwise: float = 0.0) -> Gate:
-    """`then` where `condition > above`, `otherwise` elsewhere.
-
-    A closed gate ignores `then`: if it abstains there, nothing is lost. Where the condition
-    abstains, so does the gate. A condition of one score per rollout gates rewards of steps as well.
-
-    Args:
-        condition: the reward that decides.
-        then: the reward that counts once it is met.
-        above: the threshold, exclusive, in the unit of the condition.
-        otherwise: the score of a closed gate.
-
-    Source: outcome-gated rewards, e.g. G-RA and CRF of the shaping systems.
-    """
-    return Gate(condition, then, float(above), float(otherwise))
-
-
-@dataclass(frozen=True, repr=False)
-class Lexicographic(Composite):
-    """The place in a group's order by the first reward, ties broken by the next."""
-
-    keyword = "lexicographic"
-
-    tolerance: float = 0.0
-
-    @property
-    def range(self) -> Range:
-        return 0.0, 1.0
-
-    @property
-    def scope(self) -> Scope:
-        return widest(("group", super().scope))
-
-    def _check_levels(self) -> None:
-        one_level(self.terms, "order")
-        if self.level == "step":
-            raise ValueError("lexicographic orders rollouts: reduce(…) rewards of steps first")
-
-    def _values(self, scores: Sequence[Scores], context: Context) -> tuple[Array, Array]:
-        groups = context.require_rollouts().groups
-        values, valid = np.zeros(len(groups)), np.ones(len(groups), bool)
-        for group in np.unique(groups):
-            rows = np.flatnonzero((groups == group) & np.all([to_numpy(s.mask) for s in scores], 0))
-            places, known = self._order([(to_numpy(s.read(0.0))[rows], to_numpy(s.valid)[rows]) for s in scores])
-            values[rows] = places / max(1, places.max(initial=0))
-            valid[rows] = known
-        return like(values, scores[0].read(0.0)), like(valid, scores[0].valid)
-
-    def _order(self, terms: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-        """Dense places (0 the worst) and where they are known: a later term is asked on ties only."""
-        places = np.zeros(len(terms[0][0]), np.int64)
-        known = np.ones(len(places), bool)
-        for values, valid in terms:
-            tied = np.bincount(places, weights=known, minlength=len(places) + 1)[places] > 1
-            known &= valid | ~tied
-            refined = np.zeros_like(places)
-            place = -1
-            for current in np.unique(places):
-                members = np.flatnonzero((places == current) & known)
-                members = members[np.argsort(values[members], kind="stable")]
-                steps = [True, *(b - a > self.tolerance for a, b in pairwise(values[members]))] if len(members) else []
-                for member, step in zip(members, steps, strict=True):
-                    place += bool(step)
-                    refined[member] = place
-            places = refined
-        return places, known
-
-
-def lexicographic(*rewards: Reward, tolerance: float = 0.0) -> Lexicographic:
-    """Order a group by the first reward, break its ties by the second, and so on.
-
-    Returns each rollout's place, from 0 for the worst to 1 for the best, with equal places for equal
-    rollouts. No amount of a later reward makes up for an earlier one. A later term is needed only on
-    ties: where it abstains without one, nothing is lost.
-
-    Args:
-        rewards: the most important first.
-        tolerance: two neighbouring scores at most this far apart are a tie.
-
-    Source: lexicographic preferences; the group order is ours.
-    """
-    return Lexicographic(rewards, float(tolerance))
-
-
-@dataclass(frozen=True, repr=False)
-class Reduced(Reward):
-    """One score per rollout from those of its steps."""
-
-    inner: Reward
-    how: Literal["sum", "mean", "min", "max", "product", "last"]
-
-    def __post_init__(self) -> None:
-        if self.inner.level != "step":
-            raise ValueError(f"{self.inner} gives one score per rollout already: there is nothing to reduce")
-        if self.how not in ("sum", "mean", "min", "max", "product", "last"):
-            raise ValueError(f"how is 'sum', 'mean', 'min', 'max', 'product' or 'last', got {self.how!r}")
-
-    def __repr__(self) -> str:
-        return f"reduce({self.inner}, {self.how!r})"
-
-    @property
-    def children(self) -> tuple[Reward, ...]:
-        return (self.inner,)
-
-    @property
-    def level(self) -> Level:
-        return "rollout"
-
-    @property
-    def range(self) -> Range:
-        low, high = self.inner.range
-        if self.how == "sum":
-            return (-math.inf if low < 0 else low), (math.inf if high > 0 else high)
-        if self.how == "product" and not 0 <= low <= high <= 1:
-            return (-math.inf if low < 0 else 0.0), math.inf
-        return low, high
-
-    def combine(self, measured: Measured, context: Context) -> Scores:
-        scores = self.inner.combine(measured, context)
-        mask = scores.mask
-        if self.how == "sum":
-            values = scores.read(0.0).sum(-1)
-        elif self.how == "mean":
-            values = scores.read(0.0).sum(-1) / where(mask.sum(-1) > 0, mask.sum(-1), 1)
-        elif self.how == "product":
-            values = scores.read(1.0).prod(-1)
-        elif self.how == "last":
-            steps = scores.read(0.0)
-            last = mask.shape[1] - 1 - to_numpy(mask)[:, ::-1].argmax(-1)
-            values = steps[np.arange(len(steps)), last] if mask.shape[1] else steps.sum(-1)
-        else:
-            steps = scores.read(math.inf if self.how == "min" else -math.inf)
-            values = (
-                (steps.min(-1) if self.how == "min" else steps.max(-1)) if mask.shape[1] else scores.read(0.0).sum(-1)
-            )
-            values = values if isinstance(values, np.ndarray) else getattr(values, "values", values)
-        valid = scores.usable
-        values = where(valid, values, 0.0)
-        reasons = {
-            int(i): scores.reasons.get(int(i), "the rollout has no steps") for i in np.flatnonzero(to_numpy(~valid))
-        }
-        return Scores(values, valid=valid, reasons=reasons, parts=scores.parts)
-
-
-def reduce(reward: Reward, how: Literal["sum", "mean", "min", "max", "product", "last"]) -> Reduced:
-    """One score per rollout from a reward that gives one per step.
-
-    Abstains where any step does, and where a rollout has no steps: an empty minimum is not a score.
-
-    Args:
-        reward: one score per step.
-        how: 'min' (a chain is as good as its worst step), 'mean', 'max', 'product', 'last', or 'sum',
-            which pays for every further step of positive reward.
-
-    Source: aggregations of process rewards; PURE (arXiv 2504.15275) on min against sum.
-    """
-    return Reduced(reward, how)
-
-
-@dataclass(frozen=True, repr=False)
-class Weighed(Reward):
-    """A reward times a column of the data."""
-
-    inner: Reward
-    by: str
-
-    def __repr__(self) -> str:
-        return f"weigh({self.inner}, by={self.by!r})"
-
-    @property
-    def children(self) -> tuple[Reward, ...]:
-        return (self.inner,)
-
-    @property
-    def requires(self) -> frozenset[str]:
-        return self.inner.requires | {self.by}
-
-    @property
-    def range(self) -> Range:
-        low, high = self.inner.range
-        return (-math.inf if low < 0 else 0.0), (math.inf if high > 0 else 0.0)
-
-    def combine(self, measured: Measured, context: Context) -> Scores:
-        scores = self.inner.combine(measured, context)
-        weights = np.array([_weight(entry) for entry in context.require_rollouts().column(self.by)], np.float64)
-        unusable = ~(np.isfinite(weights) & (weights >= 0))
-        factor = where(unusable, 0.0, weights)
-        if scores.level == "step":
-            factor, unusable = factor[:, None], unusable[:, None]
-        reasons = {int(i): f"column {self.by!r} is not a weight ≥ 0" for i in np.flatnonzero(unusable)}
-        return scores.with_values(
-            scores.read(0.0) * like(factor, scores.mask),
-            valid=scores.valid & ~like(unusable, scores.mask),
-            reasons={**reasons, **scores.reasons},
-        )
-
-
-def weigh(reward: Reward, *, by: str) -> Weighed:
-    """Multiply a reward by a column of the data, such as a difficulty.
-
-    Abstains where the column is not a finite number ≥ 0.
-
-    Source: difficulty-weighted rewards; arithmetic.
-    """
-    return Weighed(reward, by)
-
-
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """True for a number, which a truth value is not."""
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def _weight(entry: Any) -> float:
-    return float(entry) if _is_number(entry) else math.nan
 
 
 def _weights(weights: Sequence[float] | None, rewards: Sequence[Reward]) -> tuple[float, ...]:

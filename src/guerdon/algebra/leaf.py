@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from guerdon.algebra.reward import Reward, Rows
+from guerdon.core import protocols
+from guerdon.core.arrays import is_tensor, to_numpy
 from guerdon.core.context import Context
 from guerdon.core.errors import nearest
 from guerdon.core.parts import name_of
-from guerdon.core.protocols import Lane, Range, Scope
+from guerdon.core.protocols import Lane, Measured, Range, Scope
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Level, Scores
 
@@ -42,7 +45,7 @@ class Leaf(Reward):
     @property
     def requires(self) -> frozenset[str]:
         """What it reads."""
-        return frozenset(self.reads) - {"context"}
+        return frozenset(self.reads) - {"context", "rollouts"}
 
     @property
     def scope(self) -> Scope:
@@ -71,7 +74,7 @@ class Leaf(Reward):
         """Itself."""
         return (self,)
 
-    def ask(self, rollouts: Rollouts, rows: Rows, wanted: dict[Leaf, Rows]) -> None:
+    def ask(self, rollouts: Rollouts, rows: Rows, wanted: dict[protocols.Leaf, Rows]) -> None:
         """Ask for `rows` of this leaf."""
         wanted[self] = wanted[self] | rows if self in wanted else rows
 
@@ -79,10 +82,19 @@ class Leaf(Reward):
         """Its own name."""
         return {self.name: self}
 
-    def combine(self, measured: Mapping[Leaf, Scores], context: Context) -> Scores:
+    def combine(self, measured: Measured, context: Context) -> Scores:
         """Its measured scores, kept under its name."""
         scores = measured[self]
         return scores.with_values(scores.read(0.0), parts={self.name: scores})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state, as plain data; none unless it is `Learned`."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        if state:
+            raise ValueError(f"{self.name} has no state, got {sorted(state)}")
 
 
 class Learned(Leaf):
@@ -100,6 +112,14 @@ class Learned(Leaf):
         """One training step on this batch; returns metrics."""
         raise NotImplementedError
 
+    def state_dict(self) -> dict[str, Any]:
+        """Its weights and what else `update` changes."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        raise NotImplementedError
+
 
 class FunctionLeaf(Leaf):
     """A leaf made of a function and its options; made by calling what `@reward` returns."""
@@ -112,7 +132,9 @@ class FunctionLeaf(Leaf):
         self.deadline = factory.deadline
         low, high = factory.range(**self.options) if callable(factory.range) else factory.range
         self._range = (float(low), float(high))
-        self.floor = self._range[0] if factory.floor is None else factory.floor
+        self.floor = self._range[0] if factory.floor is None else float(factory.floor)
+        if not low <= high or not low <= self.floor <= high:
+            raise ValueError(f"{factory.name}: a range goes from low to high with the floor in it, got {self._range}")
         self._call = functools.partial(factory.function, **self.options) if not factory.variadic else self._variadic()
         self._key = (factory.name, tuple((k, _freeze(v)) for k, v in self.options.items()))
 
@@ -159,7 +181,11 @@ class FunctionLeaf(Leaf):
         )
         if isinstance(result, Scores):
             return result
-        return Scores.of(list(result)) if isinstance(result, (list, tuple, np.ndarray)) else Scores(result)
+        if is_tensor(result):
+            return _of_tensor(result)
+        if not isinstance(result, (list, tuple, np.ndarray)):
+            raise TypeError(f"returned {type(result).__name__}, expected Scores, or a list or array of numbers")
+        return Scores.of(list(result))
 
     def __repr__(self) -> str:
         defaults = self.factory.defaults
@@ -168,11 +194,7 @@ class FunctionLeaf(Leaf):
         return f"{self.name}({', '.join([*map(repr, many), *(f'{k}={v!r}' for k, v in changed.items())])})"
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, FunctionLeaf)
-            and self.factory.function is other.factory.function
-            and self._key == other._key
-        )
+        return isinstance(other, FunctionLeaf) and self.factory is other.factory and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -211,6 +233,8 @@ class Factory:
         self.lane: Lane = lane or ("async" if waits else "process")
         if waits != (self.lane == "async"):
             raise TypeError(f"{self.__qualname__}: the async lane is for coroutine functions, and they for it")
+        if (level == "step" or differentiable) and self.lane != "batch":
+            raise TypeError(f"{self.__qualname__}: scores of steps and differentiable ones come from the batch lane")
         self.settings: dict[str, Any] = {
             "range": range, "lane": lane, "unit": unit, "deadline": deadline, "floor": floor, "level": level,
             "requires": self.requires, "differentiable": differentiable,
@@ -218,6 +242,8 @@ class Factory:
         parameters = inspect.signature(function).parameters.values()
         kinds = inspect.Parameter
         self.reads = tuple(p.name for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD))
+        if "rollouts" in self.reads and self.lane != "batch":
+            raise TypeError(f"{self.__qualname__}: only the batch lane is given the rollouts; name the columns to read")
         self.variadic = next((p.name for p in parameters if p.kind is kinds.VAR_POSITIONAL), None)
         self.option_names = tuple(p.name for p in parameters if p.kind in (kinds.KEYWORD_ONLY, kinds.VAR_POSITIONAL))
         self.defaults = {
@@ -239,7 +265,10 @@ class Factory:
     @functools.cached_property
     def annotations(self) -> dict[str, Any]:
         """The types of its options; `*names: str` is a tuple of text."""
-        hints = typing.get_type_hints(self.function)
+        written = self.function.__annotations__
+        # Columns may be annotated with types that are imported for type checkers only: options are what is read.
+        options = types.SimpleNamespace(__annotations__={k: written[k] for k in self.option_names if k in written})
+        hints = typing.get_type_hints(options, self.function.__globals__)
         found: dict[str, Any] = {name: hints.get(name, Any) for name in self.option_names}
         if self.variadic:
             one: Any = found[self.variadic]
@@ -253,8 +282,10 @@ class Factory:
             if name not in self.option_names:
                 raise TypeError(f"{self.name} has no option {name!r}: {nearest(name, self.option_names)}")
         values = {**self.defaults, **options}
-        if self.variadic and self.variadic not in options:
-            values[self.variadic] = tuple(many)
+        if self.variadic and many and self.variadic in options:
+            raise TypeError(f"{self.name} got {self.variadic!r} twice, by place and by name")
+        if self.variadic:
+            values[self.variadic] = tuple(many or options.get(self.variadic, ()))
         missing = [name for name in self.option_names if name not in values]
         if missing:
             raise TypeError(f"{self.name} needs the option {missing[0]!r}")
@@ -327,14 +358,24 @@ def reward(
     return decorate
 
 
+def _of_tensor(values: Any) -> Scores:
+    """The scores a tensor holds, gradients kept; where it is not finite there is none."""
+    plain = to_numpy(values)
+    finite = np.isfinite(plain)
+    reasons = {
+        int(place[0]): f"the score was {plain[tuple(place)]}, not a finite number" for place in np.argwhere(~finite)
+    }
+    return Scores(values, valid=finite, reasons=reasons)
+
+
 def _freeze(value: Any) -> Any:
     """Something hashable that is equal where the value is."""
     if isinstance(value, Mapping):
-        return tuple(sorted((k, _freeze(v)) for k, v in value.items()))
+        return frozenset((k, _freeze(v)) for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return tuple(_freeze(v) for v in value)
     if isinstance(value, np.ndarray):
-        return (value.shape, value.tobytes())
+        return (value.shape, value.dtype.str, value.tobytes())
     try:
         hash(value)
     except TypeError:

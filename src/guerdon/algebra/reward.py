@@ -11,12 +11,11 @@ from jaxtyping import Bool
 
 from guerdon.core.context import Context
 from guerdon.core.errors import LevelMismatch, NameClash
-from guerdon.core.protocols import SCOPES, Range, Scope, Shaper
+from guerdon.core.protocols import SCOPES, Leaf, Measured, Range, Scope, Shaper
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Level, Scores
 
 if TYPE_CHECKING:
-    from guerdon.algebra.leaf import Leaf
     from guerdon.engine import Engine
 
 Rows = Bool[np.ndarray[Any, Any], "n"]
@@ -68,7 +67,7 @@ class Reward:
         """True if all its leaves keep gradients."""
         return all(child.differentiable for child in self.children)
 
-    def combine(self, measured: Mapping[Leaf, Scores], context: Context) -> Scores:
+    def combine(self, measured: Measured, context: Context) -> Scores:
         """The scores of this expression from those of its leaves; pure."""
         raise NotImplementedError
 
@@ -87,10 +86,23 @@ class Reward:
         for child in self.children:
             child.ask(rollouts, rows, wanted)
 
-    def observe(self, measured: Mapping[Leaf, Scores], context: Context) -> None:
-        """Once per training step: every shaper sees the scores that reached it."""
+    def observe(self, measured: Measured, context: Context) -> None:
+        """Once per training step: every shaper sees the scores that reached it.
+
+        No shaper changes before all scores are known; a chain that is written twice observes once.
+        """
+        seen: list[tuple[Chain, Measured]] = []
+        for chain, given in self.chains(measured, context):
+            if not any(chain.shaper is c.shaper and chain.inner == c.inner and given is g for c, g in seen):
+                seen.append((chain, given))
+        reached = [(chain.shaper, chain.inner.combine(given, context)) for chain, given in seen]
+        for shaper, scores in reached:
+            shaper.observe(scores, context)
+
+    def chains(self, measured: Measured, context: Context) -> Iterator[tuple[Chain, Measured]]:
+        """The chains in this expression, each with the measured scores as far as they reach it."""
         for child in self.children:
-            child.observe(measured, context)
+            yield from child.chains(measured, context)
 
     def nodes(self) -> Iterator[Reward]:
         """This node and all below it, in the order they are written."""
@@ -205,23 +217,33 @@ class Reward:
 
 
 @dataclass(frozen=True, repr=False)
-class Named(Reward):
-    """A reward whose scores are kept under a name."""
+class Wrapper(Reward):
+    """A reward made of one other."""
 
     inner: Reward
+
+    def __post_init__(self) -> None:
+        expect_rewards(type(self).__qualname__, self.inner)
+
+    @property
+    def children(self) -> tuple[Reward, ...]:
+        return (self.inner,)
+
+
+@dataclass(frozen=True, repr=False)
+class Named(Wrapper):
+    """A reward whose scores are kept under a name."""
+
     alias: str
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.alias.strip():
             raise ValueError("a name must not be empty")
         self.names()
 
     def __repr__(self) -> str:
         return f"{self.inner}.named({self.alias!r})"
-
-    @property
-    def children(self) -> tuple[Reward, ...]:
-        return (self.inner,)
 
     @property
     def name(self) -> str:
@@ -240,33 +262,30 @@ class Named(Reward):
             )
         return below
 
-    def combine(self, measured: Mapping[Leaf, Scores], context: Context) -> Scores:
+    def combine(self, measured: Measured, context: Context) -> Scores:
         scores = self.inner.combine(measured, context)
         below = scores.parts if self.inner.children else {}
         return scores.with_values(scores.read(0.0), parts={**below, self.alias: bare(scores)})
 
 
 @dataclass(frozen=True, repr=False)
-class Chain(Reward):
+class Chain(Wrapper):
     """A reward followed by a shaper."""
 
-    inner: Reward
     shaper: Shaper
 
     def __post_init__(self) -> None:
-        if not callable(self.shaper) or not hasattr(self.shaper, "observe"):
+        super().__post_init__()
+        if not callable(self.shaper) or not hasattr(self.shaper, "observe") or isinstance(self.shaper, type):
             raise TypeError(f"the right side of >> is a shaper such as shaping.center(), got {self.shaper!r}")
         expected = getattr(self.shaper, "level", None)
         if expected is not None and expected != self.inner.level:
             level = self.inner.level
             raise LevelMismatch(f"{self.shaper} shapes one score per {expected}, {self.inner} gives one per {level}")
+        self.shaper.range(self.inner.range)  # a shaper that cannot take these scores says so before any work
 
     def __repr__(self) -> str:
         return f"({self.inner} >> {self.shaper})"
-
-    @property
-    def children(self) -> tuple[Reward, ...]:
-        return (self.inner,)
 
     @property
     def range(self) -> Range:
@@ -280,12 +299,12 @@ class Chain(Reward):
     def scope(self) -> Scope:
         return widest((self.inner.scope, self.shaper.scope))
 
-    def combine(self, measured: Mapping[Leaf, Scores], context: Context) -> Scores:
+    def combine(self, measured: Measured, context: Context) -> Scores:
         return self.shaper(self.inner.combine(measured, context), context)
 
-    def observe(self, measured: Mapping[Leaf, Scores], context: Context) -> None:
-        self.inner.observe(measured, context)
-        self.shaper.observe(self.inner.combine(measured, context), context)
+    def chains(self, measured: Measured, context: Context) -> Iterator[tuple[Chain, Measured]]:
+        yield from super().chains(measured, context)
+        yield self, measured
 
 
 def widest(scopes: Iterable[Scope]) -> Scope:
@@ -314,13 +333,32 @@ def one_level(children: Sequence[Reward], verb: str) -> None:
         )
 
 
+def expect_rewards(what: str, *rewards: Any) -> None:
+    """Check that a combination is given rewards, and not a factory, a function or a number."""
+    for reward in rewards:
+        if not isinstance(reward, Reward):
+            hint = ": call it first" if callable(reward) else ""
+            raise TypeError(f"{what} combines rewards, got {reward!r}{hint}")
+
+
 def merged(children: Sequence[Reward], scores: Sequence[Scores], abstained: Iterable[int]) -> dict[str, Any]:
     """The reasons and parts of a combination: each row's first reason, said with the name of the leaf it comes from."""
     reasons: dict[int, str] = {}
     for row in abstained:
         for child, part in zip(children, scores, strict=True):
             if row in part.reasons:
-                inner = child.inner if isinstance(child, Named) else child
-                reasons[row] = part.reasons[row] if inner.children else f"{child.name}: {part.reasons[row]}"
+                name = _speaker(child)
+                reasons[row] = part.reasons[row] if name is None else f"{name}: {part.reasons[row]}"
                 break
-    return {"reasons": reasons, "parts": {name: part for child in scores for name, part in child.parts.items()}}
+    parts: dict[str, Scores] = {}
+    for child_scores in scores:
+        for name, part in child_scores.parts.items():
+            parts[name] = parts[name].union(part) if name in parts else part
+    return {"reasons": reasons, "parts": parts}
+
+
+def _speaker(reward: Reward) -> str | None:
+    """Whose reasons a reward gives on: its one leaf's, by its name; None where they carry a name already."""
+    if not reward.children or (isinstance(reward, Named) and not reward.inner.children):
+        return reward.name
+    return _speaker(reward.inner) if isinstance(reward, Wrapper) else None

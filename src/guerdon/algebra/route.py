@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from guerdon.algebra.reward import Reward, Rows, merged, one_level
+from guerdon.algebra.align import aligned
+from guerdon.algebra.reward import Chain, Reward, Rows, expect_rewards, merged, one_level
 from guerdon.core.arrays import like, to_numpy, where
 from guerdon.core.context import Context
-from guerdon.core.protocols import Range
+from guerdon.core.protocols import Leaf, Measured, Range
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
-
-if TYPE_CHECKING:
-    from guerdon.algebra.leaf import Leaf
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,8 +28,24 @@ class Route(Reward):
     def __post_init__(self) -> None:
         if not self.branches:
             raise ValueError("route needs at least one branch")
+        expect_rewards("route", *self.children)
+        keys = [key for key, _ in self.branches]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"route has two branches of one name among {', '.join(keys)}")
         one_level(self.children, "route to")
+        if self.level == "step":
+            raise ValueError("route to rewards of steps is not possible, each has its own steps: reduce(…) them first")
         self.names()
+
+    def __eq__(self, other: object) -> bool:
+        """The order of the branches means nothing."""
+        return isinstance(other, Route) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.by, frozenset(self.branches), self.otherwise
 
     def __repr__(self) -> str:
         branches = [f"{key}={reward}" for key, reward in self.branches]
@@ -64,32 +78,33 @@ class Route(Reward):
             taken.append(~np.any(taken, axis=0))
         return taken
 
-    def combine(self, measured: Mapping[Leaf, Scores], context: Context) -> Scores:
+    def combine(self, measured: Measured, context: Context) -> Scores:
         rollouts = context.require_rollouts()
         taken = self._taken(rollouts)
-        scores = [child.combine(measured, context) for child in self.children]
-        if scores[0].level == "step":
-            raise ValueError(
-                f"{self}: branches of one score per step have segmentations of their own; reduce(…) each first"
-            )
-        values: Any = scores[0].read(0.0)
-        valid: Any = like(np.zeros(len(rollouts), bool), scores[0].valid)
-        asked = like(np.zeros(len(rollouts), bool), scores[0].valid)
+        branches = zip(self.children, taken, strict=True)
+        scores = aligned([child.combine(_within(rows, child, measured), context) for child, rows in branches])
+        values: Any = 0.0
+        valid: Any = np.zeros(len(rollouts), bool)
+        mask: Any = ~np.any(taken, axis=0)
+        lost = np.flatnonzero(mask)
         for rows, branch in zip(taken, scores, strict=True):
-            here = like(rows, values)
-            values = where(here, branch.read(0.0), values)
-            valid = where(here, branch.valid, valid)
-            asked = asked | (here & branch.mask)
-        lost = ~np.any(taken, axis=0)
-        mask = asked | like(lost, asked)
-        failed = to_numpy(mask & ~valid)
-        kept = merged(self.children, scores, [int(i) for i in np.flatnonzero(failed & ~lost)])
-        column = rollouts.column(self.by)
-        known = ", ".join(key for key, _ in self.branches)
-        kept["reasons"] |= {
-            int(i): f"no route for {self.by}={column[int(i)]!r} (there is: {known})" for i in np.flatnonzero(lost)
-        }
+            values = where(rows, branch.read(0.0), values)
+            valid = where(rows, branch.valid, valid)
+            mask = where(rows, branch.mask, mask)
+        failed = np.flatnonzero(to_numpy(mask & ~like(valid, mask)))
+        kept = merged(self.children, scores, [int(i) for i in np.setdiff1d(failed, lost)])
+        column, known = rollouts.column(self.by), ", ".join(key for key, _ in self.branches)
+        kept["reasons"] |= {int(i): f"no route for {self.by}={column[int(i)]!r} (there is: {known})" for i in lost}
         return Scores(values, mask=mask, valid=valid, **kept)
+
+    def chains(self, measured: Measured, context: Context) -> Iterator[tuple[Chain, Measured]]:
+        for child, rows in zip(self.children, self._taken(context.require_rollouts()), strict=True):
+            yield from child.chains(_within(rows, child, measured), context)
+
+
+def _within(rows: Rows, branch: Reward, measured: Measured) -> Measured:
+    """What a branch sees: its own rows, though a leaf may be measured at more of them for another branch."""
+    return {leaf: measured[leaf].restrict(rows) for leaf in branch.leaves()}
 
 
 def route(
@@ -97,8 +112,18 @@ def route(
 ) -> Route:
     """Score each row with the reward that its column `by` names.
 
-    A row is not measured by the rewards of other routes, and that is not an abstention. A row whose
-    value names no route abstains, unless there is an `otherwise`.
+    A row is not measured by the rewards of other routes, and that is not an abstention; a shaper within
+    a route sees the rows of that route only. A row whose value names no route abstains, unless there is
+    an `otherwise`.
+
+    Args:
+        by: the column; its entries are compared as text.
+        branches: for names that are not Python's, such as "grade-school".
+        otherwise: the reward of rows whose value names no route.
+        named: the rewards by the value that leads to them.
+
+    Raises:
+        ValueError: for two branches of one name, or rewards of steps.
 
     >>> from guerdon import route
     >>> from guerdon.rewards import math, text
@@ -108,4 +133,6 @@ def route(
 
     Source: routing by task, e.g. Mixed-R1 (arXiv 2505.24164).
     """
-    return Route(by, tuple({**(branches or {}), **named}.items()), otherwise)
+    return Route(
+        by, tuple((str(key), branch) for key, branch in [*(branches or {}).items(), *named.items()]), otherwise
+    )

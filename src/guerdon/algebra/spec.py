@@ -21,10 +21,16 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from guerdon.algebra import combine
-from guerdon.algebra.leaf import Factory, FunctionLeaf
+from guerdon.algebra.gate import Gate, gate
+from guerdon.algebra.leaf import SPEC_KEYS, Factory, FunctionLeaf
+from guerdon.algebra.order import lexicographic
 from guerdon.algebra.reward import Chain, Named, Reward
 from guerdon.algebra.route import Route
+from guerdon.algebra.steps import How, Reduced, reduce
+from guerdon.algebra.weigh import Weighed, weigh
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, SpecError, nearest
 from guerdon.core.parts import name_of, resolve
@@ -48,6 +54,18 @@ def load(data: Any, *, allow_import: bool = False) -> Reward:
     0.5 * text.length(unit='words')
     """
     return _Loader(allow_import).reward(data, "reward")
+
+
+def chain(reward: Reward, shapers: Sequence[Any], *, where: str = "shape", allow_import: bool = False) -> Reward:
+    """A reward followed by the shapers that data describes.
+
+    Raises:
+        SpecError: for an unknown shaper or option; says where.
+    """
+    loader = _Loader(allow_import)
+    for i, shaper in enumerate(shapers):
+        reward = reward >> loader.shaper(shaper, f"{where}[{i}]")
+    return reward
 
 
 def dump(reward: Reward) -> Any:
@@ -81,8 +99,6 @@ class _Loader:
         raise SpecError(f"{where}: expected a part's name, a mapping or a list, got {data!r}")
 
     def _sum(self, data: Sequence[Any], where: str) -> Reward:
-        if not data:
-            raise SpecError(f"{where}: the list is empty")
         return _sum(*(self.reward(term, f"{where}[{i}]") for i, term in enumerate(data)))
 
     def _mapping(self, data: dict[str, Any], where: str) -> Reward:
@@ -110,8 +126,8 @@ class _Loader:
         name = data.pop("part")
         factory = self._resolve(name, where)
         if not isinstance(factory, Factory):
-            if isinstance(factory, type) and issubclass(factory, Reward) and dataclasses.is_dataclass(factory):
-                return typing.cast(Reward, factory(**self._options(factory, name, data, where)))
+            if isinstance(factory, type) and issubclass(factory, Reward) and hasattr(factory, "__dataclass_fields__"):
+                return factory(**self._options(factory, name, data, where))
             raise SpecError(f"{where}: {name!r} is not a reward")
         _known(data, factory.option_names, name, where)
         options = {
@@ -121,14 +137,19 @@ class _Loader:
 
     def shaper(self, data: Any, where: str) -> Shaper:
         """The shaper that data describes."""
-        data = {"part": data} if isinstance(data, str) else dict(data)
-        if "part" not in data:
+        data = {"part": data} if isinstance(data, str) else data
+        if not isinstance(data, Mapping) or "part" not in data:
             raise SpecError(f"{where}: a shaper is written {{part: shaping.…}}, got {data!r}")
+        data = dict(data)
         name = data.pop("part")
         kind = self._resolve(name, where)
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and hasattr(kind, "observe")):
             raise SpecError(f"{where}: {name!r} is not a shaper")
-        return typing.cast(Shaper, kind(**self._options(kind, name, data, where)))
+        options = self._options(kind, name, data, where)
+        try:
+            return typing.cast(Shaper, kind(**options))
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"{where}: {error}") from error
 
     def _options(self, kind: type, name: str, data: dict[str, Any], where: str) -> dict[str, Any]:
         hints = typing.get_type_hints(kind)
@@ -161,6 +182,8 @@ def _several(kind: str, build: Callable[..., Reward], **options: Any) -> Reader:
 
 
 def _sum(*terms: Reward, bias: float = 0.0) -> Reward:
+    if not terms:
+        raise ValueError("sum of nothing")
     total = combine.scale(terms[0], 1.0)
     for term in terms[1:]:
         total = combine.add(total, term)
@@ -173,21 +196,21 @@ def _gate(loader: _Loader, data: dict[str, Any], where: str) -> Reward:
         raise SpecError(f"{where}: a gate needs 'then'")
     then = loader.reward(data.pop("then"), f"{where}.then")
     _known(data, ("above", "otherwise"), "gate", where)
-    return combine.gate(condition, then=then, **{k: coerce(v, float, f"{where}.{k}") for k, v in data.items()})
+    return gate(condition, then=then, **{k: coerce(v, float, f"{where}.{k}") for k, v in data.items()})
 
 
 def _reduce(loader: _Loader, data: dict[str, Any], where: str) -> Reward:
     inner = loader.reward(data.pop("reduce"), f"{where}.reduce")
-    how = data.pop("how", None)
+    how = coerce(data.pop("how", None), How, f"{where}.how")
     _known(data, ("how",), "reduce", where)
-    return combine.reduce(inner, how)
+    return reduce(inner, how)
 
 
 def _weigh(loader: _Loader, data: dict[str, Any], where: str) -> Reward:
     inner = loader.reward(data.pop("weigh"), f"{where}.weigh")
     by = coerce(data.pop("by", None), str, f"{where}.by")
     _known(data, ("by",), "weigh", where)
-    return combine.weigh(inner, by=by)
+    return weigh(inner, by=by)
 
 
 def _route(loader: _Loader, data: dict[str, Any], where: str) -> Reward:
@@ -210,7 +233,7 @@ _COMBINATIONS: dict[str, Reader] = {
     "product": _several("product", combine.product),
     "harmonic": _several("harmonic", combine.harmonic, weights=tuple[float, ...]),
     "available": _several("available", combine.available, weights=tuple[float, ...]),
-    "lexicographic": _several("lexicographic", combine.lexicographic, tolerance=float),
+    "lexicographic": _several("lexicographic", lexicographic, tolerance=float),
 }
 
 
@@ -245,16 +268,16 @@ def _dump(reward: Reward) -> dict[str, Any]:
             f.name: _plain(getattr(reward, f.name), key) for f in dataclasses.fields(reward) if f.name != "terms"
         }
         return {key: [_dump(term) for term in reward.terms], **options}
-    if isinstance(reward, combine.Gate):
+    if isinstance(reward, Gate):
         return {
             "gate": _dump(reward.condition),
             "then": _dump(reward.then),
             "above": reward.above,
             "otherwise": reward.otherwise,
         }
-    if isinstance(reward, combine.Reduced):
+    if isinstance(reward, Reduced):
         return {"reduce": _dump(reward.inner), "how": reward.how}
-    if isinstance(reward, combine.Weighed):
+    if isinstance(reward, Weighed):
         return {"weigh": _dump(reward.inner), "by": reward.by}
     if isinstance(reward, Route):
         rest = {} if reward.otherwise is None else {"otherwise": _dump(reward.otherwise)}
@@ -285,6 +308,9 @@ def _configured(part: Any) -> dict[str, Any]:
     name = name_of(kind)
     _importable(kind, name, kind)
     fields = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.init}
+    taken = next((key for key in fields if key in SPEC_KEYS and isinstance(part, Reward)), None)
+    if taken is not None:
+        raise SpecError(f"{name} cannot be written as data: a spec uses {taken!r}, which is one of its options")
     return {"part": name, **{key: _plain(value, f"{name}.{key}") for key, value in fields.items()}}
 
 
@@ -302,10 +328,12 @@ def _importable(code: Any, name: str, part: Any) -> None:
 
 def _plain(value: Any, where: str) -> Any:
     """Options as YAML can hold them."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, (list, tuple)):
         return [_plain(v, where) for v in value]
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, where) for k, v in value.items()}
+        return {_plain(k, where): _plain(v, where) for k, v in value.items()}
     raise SpecError(f"{where} cannot be written as data: {value!r}")

@@ -27,9 +27,10 @@ def where(condition: Any, yes: Any, no: Any) -> Array:
 
 
 def to_numpy(value: Any) -> np.ndarray[Any, Any]:
-    """The NumPy view (or copy) of an array; gradients are cut."""
+    """The NumPy view (or copy) of an array; gradients are cut, and bfloat16, which NumPy lacks, becomes float32."""
     if is_tensor(value):
-        return np.asarray(value.detach().cpu().numpy())
+        value = value.detach().cpu()
+        return np.asarray((value.float() if value.dtype is sys.modules["torch"].bfloat16 else value).numpy())
     return np.asarray(value)
 
 
@@ -40,34 +41,43 @@ def like(value: Any, reference: Any) -> Array:
     return to_numpy(value)
 
 
-def stack(columns: list[Any]) -> Array:
-    """Arrays of one shape, stacked along a new first axis."""
-    tensor = next((x for x in columns if is_tensor(x)), None)
-    if tensor is None:
-        return np.stack(columns)
-    return sys.modules["torch"].stack([like(x, tensor) for x in columns])
+def row_numbers(index: Any, n: int) -> np.ndarray[Any, Any]:
+    """The rows that a slice, row numbers or a Boolean mask picks out of `n`, as numbers from 0."""
+    if not isinstance(index, slice):
+        index = to_numpy(index)
+        index = index if index.size else index.reshape(-1).astype(np.int64)
+    return np.asarray(np.arange(n)[index])
+
+
+def flags(value: Any, reference: Any) -> Array:
+    """Truth values, as the kind of array that `reference` is."""
+    return like(value.bool() if is_tensor(value) else np.asarray(value, bool), reference)
 
 
 def concatenate(arrays: list[Any]) -> Array:
-    """Arrays joined along their first axis."""
-    if any(is_tensor(x) for x in arrays):
-        return sys.modules["torch"].cat(arrays)
-    return np.concatenate(arrays)
+    """Arrays joined along their first axis; a tensor if one of them is."""
+    tensor = next((x for x in arrays if is_tensor(x)), None)
+    if tensor is None:
+        return np.concatenate(arrays)
+    return sys.modules["torch"].cat([like(x, tensor) for x in arrays])
 
 
-def total(values: Any) -> Any:
-    """Sum over the last axis."""
-    return values.sum(-1)
+def pad(array: Array, width: int, fill: float = 0) -> Array:
+    """`array` with `fill` behind it until its second axis is `width` long; as it is if that is long enough."""
+    missing = width - array.shape[1]
+    if missing <= 0:
+        return array
+    shape = (array.shape[0], missing, *array.shape[2:])
+    if is_tensor(array):
+        return sys.modules["torch"].cat([array, array.new_full(shape, fill)], 1)
+    return np.concatenate([array, np.full(shape, fill, array.dtype)], 1)
 
 
-def exp(values: Any) -> Array:
-    """Elementwise e^x."""
-    return values.exp() if is_tensor(values) else np.exp(values)
-
-
-def log(values: Any) -> Array:
-    """Elementwise natural logarithm."""
-    return values.log() if is_tensor(values) else np.log(values)
+def sum_by(values: Any, index: np.ndarray[Any, Any], n: int) -> Array:
+    """Float["n"]: the sum of the values at each of the indices 0 to n − 1."""
+    if is_tensor(values):
+        return values.new_zeros(n).index_add(0, like(index, values), values)
+    return np.bincount(index, weights=values, minlength=n)
 
 
 def tanh(values: Any) -> Array:

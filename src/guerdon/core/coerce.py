@@ -26,6 +26,8 @@ def coerce(value: Any, annotation: Any, where: str) -> Any:
         SpecError: if the value cannot be what is asked for.
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return coerce(value, arguments[0], where)
     if annotation in (Any, None, type(None)) or annotation is object:
         if annotation in (None, type(None)) and value is not None:
             raise _wrong(value, "nothing (null)", where)
@@ -44,15 +46,12 @@ def coerce(value: Any, annotation: Any, where: str) -> Any:
     if annotation is float:
         return _number(value, where)
     if annotation is int:
-        number = _number(value, where)
-        if number != int(number):
-            raise _wrong(value, "a whole number", where)
-        return int(number)
+        return _whole(value, where)
     if annotation is str:
         if isinstance(value, str):
             return value
         raise _wrong(value, "text", where)
-    if origin is tuple:
+    if origin is tuple or annotation is tuple:
         return _tuple(value, arguments, where)
     if origin in (list, collections.abc.Sequence) or annotation in (list, collections.abc.Sequence):
         if isinstance(value, str) or not isinstance(value, collections.abc.Sequence):
@@ -62,12 +61,13 @@ def coerce(value: Any, annotation: Any, where: str) -> Any:
     if origin in (dict, collections.abc.Mapping) or annotation in (dict, collections.abc.Mapping):
         if not isinstance(value, collections.abc.Mapping):
             raise _wrong(value, "a mapping", where)
-        inner = arguments[1] if arguments else Any
-        return {k: coerce(v, inner, f"{where}.{k}") for k, v in value.items()}
+        key, inner = arguments or (Any, Any)
+        return {coerce(k, key, f"{where}.{k}"): coerce(v, inner, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type) and not isinstance(value, annotation):
         return _dataclass(value, annotation, where)
-    if isinstance(annotation, type) and not isinstance(value, annotation):
-        raise _wrong(value, annotation.__name__, where)
+    kind = annotation if isinstance(annotation, type) else origin
+    if isinstance(kind, type) and not isinstance(value, kind):
+        raise _wrong(value, kind.__name__, where)
     return value
 
 
@@ -113,7 +113,22 @@ def _number(value: Any, where: str) -> float:
             raise _wrong(value, "a number", where) from None
     if not isinstance(value, (int, float)):
         raise _wrong(value, "a number", where)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise _wrong(value, "a number that a float can hold", where) from None
+
+
+def _whole(value: Any, where: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = _number(value, where)
+    if not number.is_integer():
+        raise _wrong(value, "a whole number", where)
+    try:
+        return int(value)  # every digit of a text, where a float would round
+    except ValueError:
+        return int(number)
 
 
 def _tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:

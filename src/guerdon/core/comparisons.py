@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from guerdon.core.arrays import Array, where
+from guerdon.core.arrays import Array, to_numpy, where
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +35,11 @@ class Comparisons:
     def __post_init__(self) -> None:
         if self.margin.shape != self.valid.shape or self.margin.ndim != 1:
             raise ValueError(f"margin and valid need one shape (m,), got {self.margin.shape} and {self.valid.shape}")
-        margin, valid = np.asarray(self.margin), np.asarray(self.valid)
+        margin, valid = to_numpy(self.margin), to_numpy(self.valid)
         bad = np.flatnonzero(valid & ~np.isfinite(margin))
         if bad.size:
             raise ValueError(f"pair {bad[0]}: margin is {margin[bad[0]]}; abstain instead")
-        silent = [int(i) for i in np.flatnonzero(~valid) if int(i) not in self.reasons]
+        silent = [int(i) for i in np.flatnonzero(~valid) if not self.reasons.get(int(i))]
         if silent:
             raise ValueError(f"pair {silent[0]} abstains without a reason")
 

@@ -57,17 +57,16 @@ def resolve(name: str, *, allow_import: bool = False) -> Any:
     """
     door, _, attribute = name.rpartition(".")
     inside = f"guerdon.{door}" if door.split(".")[0] in ROOMS else f"guerdon.rewards.{door}"
-    for path in dict.fromkeys((inside, door) if allow_import else (inside,)):
+    written = all(segment.isidentifier() for segment in name.split(".")) and door and not attribute.startswith("_")
+    for path in (inside, *([door] if allow_import else [])) if written else ():
         try:
-            found = getattr(importlib.import_module(path), attribute, None) if door and path else None
+            found = getattr(importlib.import_module(path), attribute, None)
         except ModuleNotFoundError as error:
             if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
                 raise
             continue
-        if found is not None and not inspect.ismodule(found) and not attribute.startswith("_"):
+        if found is not None and not inspect.ismodule(found):
             return found
-    if door and not allow_import and not inside.startswith("guerdon.rewards.") and door.split(".")[0] not in ROOMS:
-        raise SpecError(f"{name!r} is outside guerdon: parts from elsewhere load only with --allow-import")
     outside = "" if allow_import else "; a part from outside guerdon needs --allow-import"
     raise SpecError(f"there is no part {name!r}: {nearest(name, names())}{outside}")
 

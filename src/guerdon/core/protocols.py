@@ -56,10 +56,10 @@ class Reward(Protocol):
     def demand(self, rollouts: Rollouts) -> Mapping[Leaf, Bool[np.ndarray[Any, Any], "n"]]:
         """Which rows each leaf is asked for; a router asks each leaf for its own rows only."""
 
-    def combine(self, measured: Mapping[Leaf, Scores], context: Context) -> Scores:
+    def combine(self, measured: Measured, context: Context) -> Scores:
         """The scores of the expression from those of its leaves; pure."""
 
-    def observe(self, measured: Mapping[Leaf, Scores], context: Context) -> None:
+    def observe(self, measured: Measured, context: Context) -> None:
         """Once per training step: every stateful part sees the scores that reached it."""
 
 
@@ -127,6 +127,9 @@ class Leaf(Protocol):
 
     def measure(self, rollouts: Rollouts, context: Context) -> Scores:
         """The scores of these rollouts, in this process."""
+
+
+Measured = Mapping[Leaf, "Scores"]  # what the engine hands to `combine` and `observe`
 
 
 class Shaper(Protocol):

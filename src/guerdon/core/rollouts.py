@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from guerdon.core.arrays import Array, concatenate, is_tensor, to_numpy
+from guerdon.core.arrays import Array, concatenate, is_tensor, pad, row_numbers, to_numpy
 from guerdon.core.errors import GuerdonError, MissingInput
 from guerdon.core.parsing import text_of
 from guerdon.core.trajectory import Trajectory
@@ -66,17 +67,13 @@ class Tokens:
         """Batches one after the other, padded to the longest; a field that some lack is dropped."""
         width = max(batch.ids.shape[1] for batch in batches)
         names = set.intersection(*({name for name, _ in batch._present()} for batch in batches))
-        return cls(**{name: concatenate([_pad(getattr(batch, name), width) for batch in batches]) for name in names})
-
-
-def _pad(array: Array, width: int) -> Array:
-    shape = (array.shape[0], width - array.shape[1], *array.shape[2:])
-    filler = array.new_zeros(shape) if is_tensor(array) else np.zeros(shape, array.dtype)
-    return (
-        array
-        if not shape[1]
-        else (np.concatenate([array, filler], 1) if not is_tensor(array) else concatenate([array.mT, filler.mT]).mT)
-    )
+        fill = {"offsets": -1}
+        return cls(
+            **{
+                name: concatenate([pad(getattr(batch, name), width, fill.get(name, 0)) for batch in batches])
+                for name in names
+            }
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +89,22 @@ class Tree:
     parent: Int[Array, "n"]
     shared: Int[Array, "n"]
 
+    def __len__(self) -> int:
+        return len(self.parent)
+
     def select(self, rows: Int[Array, "m"]) -> Tree:
         """The tree over some rows; a rollout whose parent is left out becomes a root."""
         place = np.full(len(self.parent) + 1, -1)
         place[rows] = np.arange(len(rows))
         parent = place[self.parent[rows]]
         return Tree(parent, np.where(parent < 0, 0, self.shared[rows]))
+
+    @classmethod
+    def concat(cls, trees: Sequence[Tree]) -> Tree:
+        """The trees of batches that are put one after the other."""
+        starts = np.cumsum([0, *map(len, trees)])
+        parents = [np.where(t.parent < 0, -1, t.parent + at) for t, at in zip(trees, starts, strict=False)]
+        return cls(np.concatenate(parents), np.concatenate([tree.shared for tree in trees]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +159,10 @@ class Rollouts:
             new = [i > 0 and identity[i] != identity[i - 1] for i in range(n)]
             object.__setattr__(self, "groups", np.cumsum(np.asarray(new, np.int64)))
         else:
-            object.__setattr__(self, "groups", np.asarray(self.groups, np.int64))
-        finished = np.ones(n, bool) if self.finished is _ABSENT else np.asarray(self.finished, bool)
+            object.__setattr__(self, "groups", _numbered(self.groups))
+        finished = np.ones(n, bool) if self.finished is _ABSENT else _flags(self.finished)
         object.__setattr__(self, "finished", finished)
+        object.__setattr__(self, "columns", dict(self.columns))
         sized = {
             "completions": self.completions,
             "ids": self.ids,
@@ -164,6 +172,8 @@ class Rollouts:
         }
         if self.tokens is not None:
             sized["tokens"] = self.tokens.ids
+        if self.tree is not None:
+            sized["tree"] = self.tree.parent
         for name, column in sized.items():
             if len(column) != n:
                 raise ValueError(f"{name!r} has {len(column)} entries for {n} prompts")
@@ -225,12 +235,12 @@ class Rollouts:
 
     def select(self, index: Any) -> Rollouts:
         """Some of the rollouts: a slice, row numbers or a Boolean mask."""
-        rows = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
+        rows = row_numbers(index, len(self))
 
         def pick(column: Any) -> Any:
             if isinstance(column, Trajectory):
                 return column.select(rows)
-            return column[rows] if isinstance(column, np.ndarray) else [column[i] for i in rows]
+            return column[rows] if isinstance(column, np.ndarray) else [column[i] for i in rows.tolist()]
 
         return Rollouts(
             pick(self.prompts),
@@ -249,7 +259,7 @@ class Rollouts:
 
     @classmethod
     def concat(cls, batches: Sequence[Rollouts], *, keep_groups: bool = False) -> Rollouts:
-        """Batches one after the other; columns that some lack are dropped.
+        """Batches one after the other; columns, tokens and trees that some lack are dropped.
 
         Args:
             keep_groups: group numbers mean the same in every batch. Otherwise they are numbered
@@ -266,6 +276,7 @@ class Rollouts:
             groups.append(batch.groups if keep_groups else local + start)
             start += int(local.max(initial=-1)) + 1
         tokens = [batch.tokens for batch in batches if batch.tokens is not None]
+        trees = [batch.tree for batch in batches if batch.tree is not None]
         return cls(
             [prompt for batch in batches for prompt in batch.prompts],
             [batch.completions[i] for batch in batches for i in range(len(batch))],
@@ -274,6 +285,7 @@ class Rollouts:
             np.concatenate(groups),
             np.concatenate([batch.finished for batch in batches]),
             Tokens.concat(tokens) if len(tokens) == len(batches) else None,
+            Tree.concat(trees) if len(trees) == len(batches) else None,
         )
 
     @classmethod
@@ -298,14 +310,20 @@ class Rollouts:
     def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> Rollouts:
         """A batch from columns named as in `from_records`."""
         rest = {name: column for name, column in columns.items() if name not in RESERVED}
+        for name in ("id", "group", "finished"):
+            row = next((i for i, entry in enumerate(columns.get(name, ())) if entry is None), None)
+            if row is not None:
+                raise MissingInput(
+                    f"row {row} has no {name!r}, which other rows have: give it one, or leave it out of all"
+                )
         ids = columns.get("id")
         return cls(
             columns["prompt"],
             columns["completion"],
             rest,
             _ABSENT if ids is None else [str(i) for i in ids],
-            _ABSENT if "group" not in columns else _numbered(columns["group"]),
-            _ABSENT if "finished" not in columns else np.asarray(columns["finished"], bool),
+            columns.get("group", _ABSENT),
+            columns.get("finished", _ABSENT),
         )
 
     def to_records(self) -> list[dict[str, Any]]:
@@ -348,21 +366,30 @@ class Rollouts:
 
 
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; an error names the line."""
+    """The objects of a file of JSON lines, gzipped if its name ends in .gz; an error names the line."""
     path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise GuerdonError(
-                        f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})"
-                    ) from None
-                if not isinstance(record, dict):
-                    raise GuerdonError(f"{path}, line {number}: a {type(record).__name__}, expected an object")
-                yield record
+    number = 0
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as lines:
+        try:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _object(line, f"{path}, line {number}")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise GuerdonError(f"{path}, after line {number}: broken gzip ({error})") from None
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise GuerdonError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    except UnicodeDecodeError as error:
+        raise GuerdonError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except (ValueError, RecursionError) as error:
+        raise GuerdonError(f"{where}: not readable ({error})") from None
+    if not isinstance(record, dict):
+        raise GuerdonError(f"{where}: a {type(record).__name__}, expected an object")
+    return record
 
 
 def _identity(prompt: Any) -> str:
@@ -372,13 +399,34 @@ def _identity(prompt: Any) -> str:
 
 
 def _digest(media: Any) -> str:
-    """Media (images, arrays) by their bytes; anything else by its text."""
+    """Media (images, arrays) by their size and bytes; anything else by its text."""
+    if is_tensor(media):
+        media = to_numpy(media)
+    size = getattr(media, "shape", getattr(media, "size", None))
     content = media.tobytes() if hasattr(media, "tobytes") else repr(media).encode("utf-8", "surrogatepass")
-    return hashlib.sha1(content, usedforsecurity=False).hexdigest()
+    return hashlib.sha1(repr(size).encode() + content, usedforsecurity=False).hexdigest()
 
 
-def _numbered(values: Sequence[Any]) -> Int[np.ndarray[Any, Any], "n"]:
-    if all(isinstance(v, (int, np.integer)) for v in values):
-        return np.asarray(values, np.int64)
+def _numbered(values: Any) -> Int[np.ndarray[Any, Any], "n"]:
+    """Labels of groups as numbers: whole numbers as they are, others counted in order of appearance."""
+    labels = to_numpy(values) if is_tensor(values) else values
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
+        return labels.astype(np.int64)
+    if all(isinstance(label, (int, np.integer)) for label in labels):
+        return np.asarray(labels, np.int64)
     numbers: dict[Any, int] = {}
-    return np.asarray([numbers.setdefault(v, len(numbers)) for v in values], np.int64)
+    for row, label in enumerate(labels):
+        try:
+            numbers.setdefault(label, len(numbers))
+        except TypeError:
+            raise ValueError(f"row {row}: a group is a number or a text, got {label!r}") from None
+    return np.asarray([numbers[label] for label in labels], np.int64)
+
+
+def _flags(values: Any) -> Bool[np.ndarray[Any, Any], "n"]:
+    """Truth values; a text such as 'false' is not one."""
+    flags = to_numpy(values)
+    wrong = [i for i, flag in enumerate(flags.tolist()) if flag not in (0, 1)]
+    if wrong:
+        raise ValueError(f"row {wrong[0]}: finished is true or false, got {flags[wrong[0]]!r}")
+    return flags.astype(bool)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from guerdon.core.arrays import Array, concatenate, is_tensor, like, to_numpy, where
-from guerdon.core.spans import Spans
+from guerdon.core.arrays import Array, concatenate, flags, is_tensor, like, pad, row_numbers, to_numpy, where
+from guerdon.core.spans import Spans, Unit
 
 Level = Literal["rollout", "step"]
 
@@ -21,13 +21,13 @@ class Scores:
     says what stands where there is none, and no abstention turns into a 0 by oversight.
 
     Args:
-        values: Float["n"] or Float["n s"]; NumPy (held as float64) or a torch tensor (held as it is).
-            What stands where `valid` or `mask` is False does not matter.
+        values: Float["n"] or Float["n s"]; NumPy (held as float64) or a torch tensor of floats (held as
+            it is; one of integers as float64). What stands where `valid` or `mask` is False does not matter.
         mask: True where a score is asked for; False is padding, or a row that was not routed here.
             Default: `spans.mask` if there are spans, else everywhere.
         valid: False where the scorer abstained. Default: `mask`.
         spans: for one score per step, where the steps are.
-        reasons: for each row that abstains (anywhere), why.
+        reasons: for each row that abstains (anywhere), why; those of other rows are dropped.
         details: evidence, one entry per row.
         parts: the raw scores of the leaves and named composites this one was made from.
 
@@ -54,7 +54,10 @@ class Scores:
         details: Mapping[str, Sequence[Any]] | None = None,
         parts: Mapping[str, Scores] | None = None,
     ) -> None:
-        self._values = values if is_tensor(values) else np.asarray(values, dtype=np.float64)
+        if is_tensor(values):
+            self._values = values if values.is_floating_point() else values.double()
+        else:
+            self._values = np.asarray(values, dtype=np.float64)
         if self._values.ndim not in (1, 2):
             raise ValueError(
                 f"scores have one axis (rollouts) or two (rollouts, steps), got shape {tuple(self._values.shape)}"
@@ -62,8 +65,8 @@ class Scores:
         shape = tuple(self._values.shape)
         if mask is None:
             mask = spans.mask if spans is not None else np.ones(shape, bool)
-        self.mask = like(mask, self._values)
-        self.valid = like(mask if valid is None else valid, self._values) & self.mask
+        self.mask = flags(mask, self._values)
+        self.valid = flags(mask if valid is None else valid, self._values)
         self.spans = spans
         for what, array in (
             ("mask", self.mask),
@@ -72,9 +75,10 @@ class Scores:
         ):
             if array is not None and tuple(array.shape) != shape:
                 raise ValueError(f"{what} has shape {tuple(array.shape)}, the scores have {shape}")
-        self.reasons = dict(reasons or {})
+        self.valid = self.valid & self.mask
         self.details = dict(details or {})
         self.parts = dict(parts or {})
+        self.reasons = {row: reasons[row] for row in self.abstained_rows if row in reasons} if reasons else {}
         self._check()
 
     def _check(self) -> None:
@@ -87,7 +91,7 @@ class Scores:
             where_ = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise ValueError(f"score {where_} is {finite[where_]}: a score is finite or an abstention")
         for row in self.abstained_rows:
-            if row not in self.reasons:
+            if not self.reasons.get(row):
                 raise ValueError(f"row {row} abstains without a reason")
 
     @classmethod
@@ -166,7 +170,7 @@ class Scores:
     def mean(self) -> float | None:
         """The mean of the scores there are; None if there are none."""
         count = int(self.valid.sum())
-        return float(self.read(0.0).sum()) / count if count else None
+        return float(to_numpy(self.read(0.0)).sum()) / count if count else None
 
     def tally(self) -> dict[str, int]:
         """How many rows abstain for each reason, most frequent first."""
@@ -228,7 +232,7 @@ class Scores:
 
     def select(self, index: Any) -> Scores:
         """The scores of some rows: a slice, row numbers or a Boolean mask."""
-        rows = np.arange(len(self))[to_numpy(index) if not isinstance(index, slice) else index]
+        rows = row_numbers(index, len(self))
         at = like(rows, self._values)
         return Scores(
             self._values[at],
@@ -240,48 +244,87 @@ class Scores:
             parts={name: part.select(index) for name, part in self.parts.items()},
         )
 
+    def restrict(self, rows: Bool[np.ndarray[Any, Any], "n"]) -> Scores:
+        """The same scores, as if asked for at some of the rows only."""
+        rows = rows if self.level == "rollout" else rows[:, None]
+        if not (to_numpy(self.mask) & ~rows).any():
+            return self
+        return Scores(
+            self._values,
+            mask=self.mask & like(rows, self.mask),
+            valid=self.valid,
+            spans=self.spans,
+            reasons=self.reasons,
+            details=self.details,
+            parts={name: part.restrict(rows.reshape(-1)) for name, part in self.parts.items()},
+        )
+
+    def union(self, other: Scores) -> Scores:
+        """These scores and, at the rows not asked for here, those of another measure of the same thing."""
+        if other is self:
+            return self
+        here = self.mask if self.level == "rollout" else self.mask.any(-1)[:, None]
+        row_here = to_numpy(here).reshape(-1)
+        return Scores(
+            where(here, self._values, other._values),
+            mask=self.mask | other.mask,
+            valid=where(here, self.valid, other.valid),
+            spans=self.spans,
+            reasons={**other.reasons, **self.reasons},
+            details={
+                name: [
+                    (self if own else other).details.get(name, [None] * len(self))[row]
+                    for row, own in enumerate(row_here)
+                ]
+                for name in {**self.details, **other.details}
+            },
+            parts={name: part.union(other.parts[name]) for name, part in self.parts.items()},
+        )
+
     @classmethod
     def concat(cls, batches: Sequence[Scores]) -> Scores:
-        """Batches of one level, one after the other; details and parts that some lack are an error."""
+        """Batches of one level, one after the other, steps padded to the longest.
+
+        Details that some lack are None there; parts that some lack are an error.
+        """
         if len({scores.level for scores in batches}) != 1:
             raise ValueError("concat needs at least one batch, all of one level")
-        if any(
-            scores.details.keys() != batches[0].details.keys() or scores.parts.keys() != batches[0].parts.keys()
-            for scores in batches
-        ):
-            raise ValueError("concat needs batches with the same details and parts")
-        offsets = np.cumsum([0] + [len(scores) for scores in batches])
-        reasons = {
-            int(at) + row: why
-            for at, scores in zip(offsets, batches, strict=False)
-            for row, why in scores.reasons.items()
-        }
-        width = max((scores._values.shape[-1] for scores in batches), default=0)
+        if any(scores.parts.keys() != batches[0].parts.keys() for scores in batches):
+            raise ValueError("concat needs batches with the same parts")
         step = batches[0].level == "step"
-        spans = None
-        if all(scores.spans is not None for scores in batches):
-            spans = Spans.of([row for scores in batches for row in scores.spans.rows()], unit=batches[0].spans.unit)  # type: ignore[union-attr]
-            width = spans.mask.shape[1] if step else width
+        width = max(scores._values.shape[-1] for scores in batches)
 
-        def joined(arrays: list[Any]) -> Array:
-            if not step:
-                return concatenate(arrays)
-            padded = [
-                concatenate([a.T, like(np.zeros((max(0, width - a.shape[1]), len(a))), a).astype(a.dtype)]).T
-                if not is_tensor(a)
-                else a
-                for a in arrays
-            ]
-            return concatenate(padded)
+        def joined(arrays: list[Array]) -> Array:
+            return concatenate([pad(array, width) for array in arrays] if step else arrays)
 
+        offsets = np.cumsum([0, *map(len, batches)]).tolist()
         return cls(
             joined([scores._values for scores in batches]),
             mask=joined([scores.mask for scores in batches]),
             valid=joined([scores.valid for scores in batches]),
-            spans=spans,
-            reasons=reasons,
+            spans=_joined_spans(batches) if step else None,
+            reasons={
+                at + row: why
+                for at, scores in zip(offsets, batches, strict=False)
+                for row, why in scores.reasons.items()
+            },
             details={
-                name: [entry for scores in batches for entry in scores.details[name]] for name in batches[0].details
+                name: [entry for scores in batches for entry in scores.details.get(name, [None] * len(scores))]
+                for name in dict.fromkeys(name for scores in batches for name in scores.details)
             },
             parts={name: cls.concat([scores.parts[name] for scores in batches]) for name in batches[0].parts},
         )
+
+
+def _joined_spans(batches: Sequence[Scores]) -> Spans | None:
+    """The spans of all batches; a batch without any step needs none."""
+    units = {scores.spans.unit for scores in batches if scores.spans is not None}
+    if not units or any(scores.spans is None and to_numpy(scores.mask).any() for scores in batches):
+        return None
+    unit = next(iter(units))
+    return Spans.concat([scores.spans or _no_steps(scores.mask, unit) for scores in batches])
+
+
+def _no_steps(mask: Array, unit: Unit) -> Spans:
+    nowhere = np.zeros(mask.shape, np.int64)
+    return Spans(nowhere, nowhere, mask, unit)

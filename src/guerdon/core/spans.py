@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from guerdon.core.arrays import Array, like, to_numpy
+from guerdon.core.arrays import Array, concatenate, like, pad, to_numpy
 
 Unit = Literal["token", "character"]
 
@@ -43,10 +44,11 @@ class Spans:
             raise ValueError(
                 f"spans need begin, end and mask of one shape (n, s), got {begin.shape}, {end.shape}, {mask.shape}"
             )
+        reached = np.maximum.accumulate(np.where(mask, end, 0), axis=1)
         bad = mask & ((end < begin) | (begin < 0))
-        later = mask[:, 1:] & mask[:, :-1] & (begin[:, 1:] < end[:, :-1])
-        if bad.any() or later.any():
-            row, column = np.argwhere(bad if bad.any() else np.pad(later, ((0, 0), (1, 0))))[0]
+        bad[:, 1:] |= mask[:, 1:] & (begin[:, 1:] < reached[:, :-1])
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
             raise ValueError(
                 f"row {row}, step {column}: a step must end after it begins, and begin after the one before it ends"
             )
@@ -74,6 +76,18 @@ class Spans:
         """The spans of some rows."""
         return Spans(self.begin[index], self.end[index], self.mask[index], self.unit)
 
+    @classmethod
+    def concat(cls, batches: Sequence[Spans]) -> Spans:
+        """Batches of one unit, one after the other, padded to the one with most steps."""
+        units = {batch.unit for batch in batches}
+        if len(units) != 1:
+            raise ValueError(f"concat needs spans of one unit, got {', '.join(sorted(units)) or 'none'}")
+        width = max(batch.mask.shape[1] for batch in batches)
+        begin, end, mask = (
+            concatenate([pad(getattr(batch, name), width) for batch in batches]) for name in ("begin", "end", "mask")
+        )
+        return cls(begin, end, mask, batches[0].unit)
+
     def rows(self) -> list[list[tuple[int, int]]]:
         """One list of (begin, end) per rollout; the inverse of `of`."""
         begin, end, mask = (to_numpy(x) for x in (self.begin, self.end, self.mask))
@@ -88,22 +102,23 @@ class Spans:
         """
         if self.unit == "token":
             return self
-        first = to_numpy(offsets)[..., 0]
+        first = to_numpy(offsets)[:, None, :, 0]
         begin, end, mask = (to_numpy(x) for x in (self.begin, self.end, self.mask))
-        inside = (
-            (first[:, None, :] >= begin[:, :, None]) & (first[:, None, :] < end[:, :, None]) & (first >= 0)[:, None, :]
-        )
-        some, width = inside.any(-1), inside.shape[-1]
-        before = ((first[:, None, :] < begin[:, :, None]) & (first >= 0)[:, None, :]).sum(-1)
-        start = np.where(some, inside.argmax(-1), before)
-        stop = np.where(some, width - inside[..., ::-1].argmax(-1), start)
+        place = np.arange(first.shape[-1])
+        inside = (first >= np.maximum(begin, 0)[:, :, None]) & (first < end[:, :, None])
+        before = (first >= 0) & (first < begin[:, :, None])
+        # A step without a token stands behind the last token before it.
+        stop = np.where(inside.any(-1)[..., None], inside, before)
+        stop = np.where(stop, place + 1, 0).max(-1, initial=0)
+        start = np.minimum(np.where(inside, place, len(place)).min(-1, initial=len(place)), stop)
         return Spans(like(start, self.begin), like(stop, self.begin), like(mask, self.begin), "token")
 
 
 def split(texts: Sequence[str], separator: str = "\n\n") -> Spans:
     r"""Steps of a text, cut after each separator; empty steps are merged into the one before.
 
-    The separator belongs to the step it ends, so the steps of a text cover it without a gap.
+    The separator belongs to the step it ends, so the steps of a text cover it without a gap. Separators
+    at the very start belong to the first step that is not empty.
 
     >>> split(["a\n\nbc\n\n\n\nd"]).rows()
     [[(0, 3), (3, 9), (9, 10)]]
@@ -114,14 +129,14 @@ def split(texts: Sequence[str], separator: str = "\n\n") -> Spans:
         raise ValueError("separator is empty: a text has no steps between nothing")
     rows = []
     for text in texts:
-        steps: list[tuple[int, int]] = []
-        position = 0
+        ends: list[int] = []
+        position, filled = 0, False
         for piece in text.split(separator):
-            end = min(position + len(piece) + len(separator), len(text))
-            if piece or not steps:
-                steps.append((position, end))
+            position = min(position + len(piece) + len(separator), len(text))
+            if (piece and filled) or not ends:
+                ends.append(position)
             else:
-                steps[-1] = (steps[-1][0], end)
-            position = end
-        rows.append([step for step in steps if step[0] < step[1]])
+                ends[-1] = position
+            filled = filled or bool(piece)
+        rows.append([step for step in pairwise([0, *ends]) if step[0] < step[1]])
     return Spans.of(rows, unit="character")

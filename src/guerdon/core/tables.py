@@ -8,17 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from guerdon.core.errors import GuerdonError
+
 JSON = b"guerdon.json"
+LEVELS = 16  # of nesting that are left to Arrow's types
 
 
 def to_arrow(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     """A table; a column whose values Arrow has no one type for is kept as JSON and marked so.
 
-    Lone surrogates, which no file can hold as UTF-8, become U+FFFD.
+    Lone surrogates, which no file can hold as UTF-8, become U+FFFD, arrays lists, and what not even
+    JSON can hold (an image in a message) its `repr`.
+
+    Raises:
+        GuerdonError: if a column holds itself, or mappings whose keys are not text; names it.
     """
     fields, arrays = [], []
     for name, column in columns.items():
@@ -51,35 +57,63 @@ def write_parquet(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> Non
 
 
 def read_parquet(path: str | Path) -> dict[str, list[Any]]:
-    """The columns of a Parquet file."""
-    return from_arrow(pq.read_table(path))
+    """The columns of a Parquet file.
+
+    Raises:
+        GuerdonError: if it is not one, or is cut short.
+    """
+    try:
+        return from_arrow(pq.read_table(path))
+    except pa.ArrowInvalid as error:
+        raise GuerdonError(f"{path} is not a whole Parquet file: {error}") from error
 
 
 def _column(name: str, values: list[Any]) -> tuple[pa.Array, pa.Field]:
+    values = [value.tolist() if hasattr(value, "tolist") else value for value in values]
+    texts = [_writable(value) if isinstance(value, str) else value for value in values]
     try:
-        array = pa.array(values)
-        if array.to_pylist() == values or not _holds_mappings(array.type):
+        array = pa.array(texts) if _shallow(texts, LEVELS) else None
+        if array is not None and _same(array.to_pylist(), texts) and not _holds_empty_record(array.type):
             return array, pa.field(name, array.type)
     except (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError, ValueError):
         pass
-    texts = [None if v is None else v if isinstance(v, str) else json.dumps(v, default=_plain) for v in values]
-    texts = [None if t is None else t.encode("utf-8", "replace").decode("utf-8") for t in texts]
-    if all(v is None or isinstance(v, str) for v in values):
-        return pa.array(texts, pa.string()), pa.field(name, pa.string())
-    texts = [None if v is None else json.dumps(v, default=_plain) for v in values]
+    try:
+        texts = [None if value is None else json.dumps(value, default=_plain) for value in values]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GuerdonError(f"column {name!r} cannot be written: {error}") from error
     return pa.array(texts, pa.string()), pa.field(name, pa.string(), metadata={JSON: b"1"})
 
 
-def _holds_mappings(kind: pa.DataType) -> bool:
-    """Arrow gives every struct of a column every key; records with different keys are kept as JSON instead."""
+def _shallow(value: Any, levels: int) -> bool:
+    """Parquet does not read back what nests too deep, and a list that holds itself would end the process."""
+    if isinstance(value, (list, tuple, dict)):
+        inner = value.values() if isinstance(value, dict) else value
+        return levels > 0 and all(_shallow(v, levels - 1) for v in inner)
+    return True
+
+
+def _holds_empty_record(kind: pa.DataType) -> bool:
+    """Whether a type has records without fields in it, which Parquet cannot hold."""
     if pa.types.is_struct(kind):
+        return kind.num_fields == 0 or any(_holds_empty_record(kind.field(i).type) for i in range(kind.num_fields))
+    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _holds_empty_record(kind.value_type)
+
+
+def _writable(text: str) -> str:
+    """A text that can be UTF-8: surrogates in pairs are joined, lone ones replaced."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _same(read: Any, written: Any) -> bool:
+    """Whether Arrow gave back what it was given: it makes text beside bytes bytes, and gives records more keys."""
+    if read == written:
         return True
-    return bool(pa.types.is_list(kind)) and _holds_mappings(kind.value_type)
+    if isinstance(read, list) and isinstance(written, (list, tuple)) and len(read) == len(written):
+        return all(_same(a, b) for a, b in zip(read, written, strict=True))
+    return bool(read != read and written != written)
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    return repr(value)
+    return value.tolist() if hasattr(value, "tolist") else repr(value)

@@ -27,7 +27,7 @@ class Trajectory:
         truncated: Bool["n"], the time limit ended it.
 
     Raises:
-        ValueError: if a field does not have one row per trajectory.
+        ValueError: if a field does not have one row per trajectory, or one entry per step.
     """
 
     mask: Bool[Array, "n t"]
@@ -46,9 +46,13 @@ class Trajectory:
         for name, value in self._rows():
             if value.shape[0] != n:
                 raise ValueError(f"{name} has {value.shape[0]} rows, mask has {n}")
-            steps = {"actions": t, "logp": t, "ref_logp": t, "rewards": t, "states": t + 1}.get(name)
-            if steps is not None and value.shape[1] != steps:
-                raise ValueError(f"{name} has {value.shape[1]} steps, expected {steps}")
+            steps = {"states": t + 1, "terminated": None, "truncated": None}.get(name, t)
+            if steps is not None and value.shape[1:2] != (steps,):
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {steps} steps on its second axis")
+        for name in ("times", "noise"):
+            value = getattr(self, name)
+            if value is not None and value.ndim == 1 and value.shape[0] != t:
+                raise ValueError(f"{name} has {value.shape[0]} steps, expected {t}")
 
     def _rows(self) -> list[tuple[str, Any]]:
         values = [(f.name, getattr(self, f.name)) for f in fields(self)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class brevity(Shaper):
         unit: tokens the policy wrote, characters or words.
 
     Raises:
-        ValueError: if w is outside [0, 1], width ≤ 0, or a score is negative.
+        ValueError: if w is outside [0, 1], width ≤ 0, for another unit, or if a score is or can be negative.
 
     >>> from guerdon import Scores, Context, Rollouts
     >>> batch = Rollouts(["p", "p"], ["a b", "a b c d e f"])
@@ -54,8 +55,9 @@ class brevity(Shaper):
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
             raise ValueError(f"weight is a share between 0 and 1, got {self.weight}")
-        if not self.width > 0:
-            raise ValueError(f"width must be positive, got {self.width}")
+        if not self.width > 0 or not math.isfinite(self.target):
+            raise ValueError(f"width must be positive and target finite, got {self.width} and {self.target}")
+        _check_unit(self.unit)
 
     @property
     def requires(self) -> frozenset[str]:
@@ -91,7 +93,7 @@ class overlong(Shaper):
         unit: what lengths count.
 
     Raises:
-        ValueError: if B is not in (0, M].
+        ValueError: if B is not in (0, M], or for another unit.
 
     >>> from guerdon import Scores, Context, Rollouts
     >>> batch = Rollouts(["p"] * 3, ["a", "a b c", "a b c d e"])
@@ -110,6 +112,7 @@ class overlong(Shaper):
     def __post_init__(self) -> None:
         if not 0 < self.buffer <= self.limit:
             raise ValueError(f"buffer must be in (0, limit], got {self.buffer} of {self.limit}")
+        _check_unit(self.unit)
 
     @property
     def requires(self) -> frozenset[str]:
@@ -123,3 +126,8 @@ class overlong(Shaper):
         punishment = np.clip((self.limit - self.buffer - lengths) / self.buffer, -1.0, 0.0)
         values = scores.read(0.0)
         return scores.with_values(values + like(punishment, values))
+
+
+def _check_unit(unit: str) -> None:
+    if unit not in get_args(Unit):
+        raise ValueError(f"unit is 'tokens', 'characters' or 'words', got {unit!r}")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from guerdon.core import arrays
-from guerdon.core.arrays import like, to_numpy, where
+from guerdon.core.arrays import like, sum_by, to_numpy
 from guerdon.core.context import Context
 from guerdon.core.protocols import Range, Scope
 from guerdon.core.scores import Scores
@@ -77,8 +77,8 @@ class bound(Shaper):
     def __post_init__(self) -> None:
         if self.kind not in ("sigmoid", "tanh"):
             raise ValueError(f"kind is 'sigmoid' or 'tanh', got {self.kind!r}")
-        if not self.scale > 0:
-            raise ValueError(f"scale must be positive, got {self.scale}")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"scale must be positive and finite, got {self.scale}")
 
     def range(self, inner: Range) -> Range:
         low, high = (math.tanh(end / self.scale / (2 if self.kind == "sigmoid" else 1)) for end in inner)
@@ -97,6 +97,9 @@ class center(Shaper):
         at: a number c, or 'group' or 'batch' for the mean of the scores there are in the rollout's
             group or in the batch. Abstentions do not count in the mean.
 
+    Raises:
+        ValueError: for another word, or a number that is not finite.
+
     >>> from guerdon import Scores, Context, Rollouts
     >>> batch = Rollouts(["p", "p", "q"], ["", "", ""])
     >>> center("group")(Scores.of([1.0, 0.0, 5.0]), Context(batch)).read(0.0)
@@ -108,7 +111,7 @@ class center(Shaper):
     at: float | Literal["group", "batch"] = "batch"
 
     def __post_init__(self) -> None:
-        if isinstance(self.at, str) and self.at not in ("group", "batch"):
+        if self.at not in ("group", "batch") and (isinstance(self.at, str) or not math.isfinite(self.at)):
             raise ValueError(f"at is a number, 'group' or 'batch', got {self.at!r}")
 
     @property
@@ -128,13 +131,12 @@ class center(Shaper):
         )
 
     def _means(self, scores: Scores, values: Any, context: Context) -> Any:
-        n = len(scores)
-        groups = context.require_rollouts().groups if self.at == "group" else np.zeros(n, np.int64)
+        groups = context.require_rollouts().groups if self.at == "group" else np.zeros(len(scores), np.int64)
         _, index = np.unique(groups, return_inverse=True)
-        belongs = like((index[:, None] == np.arange(index.max(initial=0) + 1)).astype(np.float64), values)
-        flat = values if values.ndim == 1 else values.sum(-1)
-        counted = scores.valid if values.ndim == 1 else scores.valid.sum(-1)
-        counts = belongs.T @ like(to_numpy(counted).astype(np.float64), values)
-        means = (belongs.T @ flat) / where(counts > 0, counts, 1.0)
-        per_row = belongs @ means
-        return per_row if values.ndim == 1 else per_row[:, None]
+        n = int(index.max(initial=-1)) + 1
+        steps = values.ndim == 2
+        counts = sum_by(to_numpy(scores.valid.sum(-1) if steps else scores.valid).astype(float), index, n)
+        totals = sum_by(values.sum(-1) if steps else values, index, n)
+        means = totals / like(np.maximum(counts, 1.0), totals)
+        each = means[like(index, means)]
+        return each[:, None] if steps else each

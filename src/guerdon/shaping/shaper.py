@@ -20,9 +20,12 @@ class Shaper:
     gives it by `state_dict`.
     """
 
-    __part__: ClassVar[str] = "shaper"
+    __part__: ClassVar[str]
     scope: ClassVar[Scope] = "row"
     level: ClassVar[Level | None] = None  # None: both
+
+    def __init_subclass__(cls) -> None:
+        cls.__part__ = "shaper"
 
     @property
     def name(self) -> str:
