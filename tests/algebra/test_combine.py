@@ -460,7 +460,7 @@ def test_an_expression_reads_like_its_source(leaf):
     )
     assert repr(gate(b, then=b >> shaping.clip(low=0))).startswith("gate(text.length(unit='words'), then=(")
     assert repr(reduce(leaf([1], steps=True), "min")).startswith("reduce(")
-    assert (a + 1).__name__ == repr(a + 1), "what TRL logs it under"
+    assert ((a + 1).__name__, (a + 1).named("n").__name__) == ("guerdon", "n"), "what TRL logs it under"
 
 
 def test_an_empty_batch_and_one_in_which_everything_abstains(leaf, engine, score):

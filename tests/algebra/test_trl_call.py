@@ -257,7 +257,9 @@ def test_a_mean_over_the_batch_is_refused_where_the_batch_is_in_pieces(monkeypat
 
 
 def test_a_reward_has_the_name_that_trl_logs():
-    assert (noted() + 1).__name__ == f"({noted().name}() + 1)"
+    assert (noted() + 1).__name__ == "guerdon"
+    assert noted().__name__ == noted().name
+    assert (noted() + 1).named("total").__name__ == "total"
     assert not inspect.iscoroutinefunction(noted())
     assert not inspect.iscoroutinefunction(noted().__call__)
 

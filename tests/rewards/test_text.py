@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from guerdon.core import Rollouts
+from guerdon.core.errors import MissingInput
 from guerdon.core.rollouts import Tokens
 from guerdon.rewards import text
 
@@ -23,10 +24,10 @@ def test_tokens_are_those_the_policy_wrote():
     assert scores.read(-1.0).tolist() == [2, 2, 0]
 
 
-def test_tokens_that_are_not_there_are_no_length():
-    scores = text.length().score(rollouts())
-    assert not scores.valid.any()
-    assert "need 'tokens'" in scores.reasons[0]
+def test_tokens_that_are_not_there_are_missed_before_any_work():
+    with pytest.raises(MissingInput, match=r"'tokens' is missing: text\.length reads it"):
+        text.length().score(rollouts())
+    assert text.length(unit="words").requires == frozenset()
 
 
 def test_its_range_has_no_end():

@@ -6,8 +6,9 @@ that is not there.
 """
 
 from guerdon.algebra.combine import available, harmonic, product
+from guerdon.algebra.function import FunctionLeaf, reward
 from guerdon.algebra.gate import gate
-from guerdon.algebra.leaf import FunctionLeaf, Leaf, Learned, reward
+from guerdon.algebra.leaf import Leaf, Learned
 from guerdon.algebra.order import lexicographic
 from guerdon.algebra.reward import Reward
 from guerdon.algebra.route import route

@@ -155,8 +155,9 @@ class Reward:
         return call(self, prompts, completions, columns)
 
     @property
-    def __name__(self) -> str:  # what TRL logs a reward function under
-        return self.name
+    def __name__(self) -> str:
+        """What TRL logs a reward function under; an expression's own text would be too long there."""
+        return self.name if self.name != repr(self) else "guerdon"
 
     def state_dict(self) -> dict[str, Any]:
         """The state of its shapers and learned leaves; 'immutable' is said of the structure."""

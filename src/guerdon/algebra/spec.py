@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from guerdon.algebra import combine
+from guerdon.algebra.function import SPEC_KEYS, Factory, FunctionLeaf
 from guerdon.algebra.gate import Gate, gate
-from guerdon.algebra.leaf import SPEC_KEYS, Factory, FunctionLeaf
 from guerdon.algebra.order import lexicographic
 from guerdon.algebra.reward import Chain, Named, Reward
 from guerdon.algebra.route import Route

@@ -52,7 +52,8 @@ class Commands(TyperGroup):
             if errors is None or not isinstance(error, errors.GuerdonError):
                 raise
             terminal.complain(str(error))
-            raise typer.Exit(3 if isinstance(error, errors.TooManyAbstentions) else 2) from None
+            codes = {errors.TooManyAbstentions: 3, errors.CannotWrite: 1}
+            raise typer.Exit(codes.get(type(error), 2)) from None
 
 
 app = typer.Typer(

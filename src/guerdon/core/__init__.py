@@ -8,6 +8,7 @@ from guerdon.core.comparisons import Comparisons
 from guerdon.core.context import Context
 from guerdon.core.errors import (
     Abstain,
+    CannotWrite,
     GuerdonError,
     LevelMismatch,
     MissingExtra,
@@ -25,6 +26,7 @@ from guerdon.core.trajectory import Trajectory
 
 __all__ = [
     "Abstain",
+    "CannotWrite",
     "Comparisons",
     "Context",
     "GuerdonError",

@@ -44,6 +44,10 @@ class RunExists(GuerdonError):
     """The run folder holds a run of another recipe."""
 
 
+class CannotWrite(GuerdonError):
+    """A file could not be written: the disk is full or read-only. What was written before is kept."""
+
+
 class TooManyAbstentions(GuerdonError):
     """So many scores were abstentions that training on the rest would be training on a biased sample."""
 

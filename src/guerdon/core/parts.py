@@ -16,6 +16,7 @@ from typing import Any
 from guerdon.core.errors import SpecError, nearest
 
 ROOMS = (
+    "algebra",
     "shaping",
     "credit",
     "objectives",

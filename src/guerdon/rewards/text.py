@@ -14,7 +14,7 @@ from guerdon.core.rollouts import Rollouts
 __all__ = ["length"]
 
 
-@reward(range=(0, math.inf), lane="batch")
+@reward(range=(0, math.inf), lane="batch", requires=lambda unit: {"tokens"} if unit == "tokens" else ())
 def length(
     rollouts: Rollouts, *, unit: Literal["tokens", "characters", "words"] = "tokens"
 ) -> Float[np.ndarray[Any, Any], "n"]:

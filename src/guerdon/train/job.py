@@ -57,8 +57,8 @@ class Job:
     step: int = 0
     before: dict[str, Any] | None = None
     abstentions: Abstentions = field(default_factory=Abstentions)
-    seconds: float = 0.0  # spent by earlier processes of this run
     started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0  # spent by earlier processes of this run
 
     @property
     def elapsed(self) -> float:
@@ -70,6 +70,7 @@ def prepare(
     recipe: Recipe, accelerator: Accelerator, engine: Engine, run: Run, console: Console | None, allow_import: bool
 ) -> Job:
     """Everything built, and the policy as the last checkpoint has it, or newly taught."""
+    started = time.monotonic()
     method = recipe.load_method()
     minibatch = recipe.batch.prompts * method.sampling.group // recipe.batch.minibatches
     if recipe.batch.prompts % accelerator.num_processes or minibatch % accelerator.num_processes:
@@ -106,7 +107,7 @@ def prepare(
     model, optimizer = accelerator.prepare(policy, optimizer)
     job = Job(
         recipe, method, reward, accuracy, accelerator, model, policy, tokenizer, prompts, engine, optimizer, schedule,
-        run, console,
+        run, console, started=started,
     )  # fmt: skip
     if checkpoint is not None:
         _resume(job, checkpoint)

@@ -75,13 +75,14 @@ def ticker(console: Console | None, what: str, total: int, done: int = 0) -> Ite
 
 def outcome(summary: Mapping[str, Any]) -> Table:
     """Before and after, as a table."""
-    table = Table(title=str(summary["name"]), title_justify="left")
+    table = Table(title=str(summary["name"]), title_justify="left", caption_justify="left", min_width=72)
     for heading in ("", "accuracy", "95 % interval", "mean length"):
         table.add_column(heading, justify="left" if not heading else "right")
     for when in ("before", "after"):
         measured = summary[when]
         low, high = measured["ci95"]
-        table.add_row(when, f"{measured['accuracy']:.3f}", f"{low:.3f} … {high:.3f}", f"{measured['mean_length']:.1f}")
+        accuracy = "–" if measured["accuracy"] is None else f"{measured['accuracy']:.3f}"
+        table.add_row(when, accuracy, f"{low:.3f} … {high:.3f}", f"{measured['mean_length']:.1f}")
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     abstained, memory = summary["abstained"], summary["peak_rss_mib"]
     table.caption = f"{minutes} min {seconds:02d} s · peak memory {memory:,.0f} MiB · abstained {abstained:.2%}"

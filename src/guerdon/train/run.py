@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from guerdon.core import tables
-from guerdon.core.errors import GuerdonError, RunExists
+from guerdon.core.errors import CannotWrite, GuerdonError, RunExists
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 
@@ -178,7 +178,7 @@ def disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free // 2**20
-        raise GuerdonError(
+        raise CannotWrite(
             f"cannot write {path}: {error.strerror or error} ({free} MiB free). What was written before is kept; "
             "make room and run the same command again to go on from the last checkpoint"
         ) from error
