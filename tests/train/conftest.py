@@ -9,7 +9,9 @@ from guerdon.train import recipe as recipes
 
 TINY: dict[str, Any] = {
     "name": "tiny",
-    "policy": {"from_config": {"layers": 1, "hidden": 16, "heads": 2, "mlp": 32, "context": 48, "alphabet": "0123456789+-=;# "}},
+    "policy": {
+        "from_config": {"layers": 1, "hidden": 16, "heads": 2, "mlp": 32, "context": 48, "alphabet": "0123456789+-=;# "}
+    },
     "prompts": {
         "dataset": "chain_sum",
         "parameters": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},

@@ -12,7 +12,7 @@ from guerdon.train import checkpoint as checkpoints
 from guerdon.train.job import borrowed
 from guerdon.train.language import train
 from guerdon.train.policy import build
-from guerdon.train.prompts import PromptsConfig
+from guerdon.train.prompts import Prompts, PromptsConfig
 from guerdon.train.recipe import Evaluation
 from guerdon.train.run import Run
 
@@ -172,3 +172,43 @@ def test_chat_prompts_give_chat_completions(tiny, tmp_path):
 def test_a_bad_recipe_is_an_error_before_any_work(tiny, changes, message):
     with pytest.raises(RecipeError, match=message):
         tiny(**changes)
+
+
+def test_metrics_go_to_trackers_as_well(tiny, tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(tiny(keep={"trackers": ["tensorboard"]}), tmp_path / "run")
+    [file] = (tmp_path / "run").rglob("events.out.tfevents.*")
+    seen = events.EventAccumulator(str(file.parent))
+    seen.Reload()
+    logged = [event.value for event in seen.Scalars("reward")]
+    assert logged == pytest.approx([record["reward"] for record in metrics(tmp_path / "run")])
+
+
+def test_memory_is_saved_by_recomputing_and_the_run_stays_the_same(tiny, tmp_path):
+    for name, saved in (("plain", False), ("recomputed", True)):
+        train(tiny(policy={"gradient_checkpointing": saved}), tmp_path / name)
+    for plain, recomputed in zip(metrics(tmp_path / "plain"), metrics(tmp_path / "recomputed"), strict=True):
+        assert recomputed["loss"] == pytest.approx(plain["loss"], rel=1e-4, abs=1e-6)
+        assert recomputed["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-3)
+
+
+def test_weights_can_be_bfloat16(tiny, tmp_path):
+    train(tiny(policy={"dtype": "bfloat16"}), tmp_path / "run")
+    assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.bfloat16}
+    assert all(np.isfinite(record["loss"]) for record in metrics(tmp_path / "run"))
+
+
+def test_evaluation_on_the_way_is_kept_and_changes_nothing(tiny, tmp_path):
+    train(tiny(steps=4), tmp_path / "without")
+    train(tiny(steps=4, evaluation={"every": 1}), tmp_path / "with")
+    assert [record["step"] for record in Run(tmp_path / "with").evaluations()] == [0, 1, 2, 3, 4]
+    assert metrics(tmp_path / "with") == metrics(tmp_path / "without")
+
+
+def test_held_out_prompts_are_never_trained_on(tiny, tmp_path):
+    train(tiny(steps=6, keep={"rollouts_every": 1, "rollouts": 64}), tmp_path / "run")
+    recipe = tiny()
+    held_out = {row["prompt"] for row in Prompts(recipe.prompts, seed=recipe.seed).held_out(16)}
+    trained = {prompt for _, sample in Run(tmp_path / "run").rollouts() for prompt in sample["prompt"]}
+    assert len(trained) > 10
+    assert not trained & held_out

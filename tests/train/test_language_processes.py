@@ -22,7 +22,9 @@ def metrics(folder):
 
 def guerdon(*arguments, cwd):
     command = [sys.executable, "-m", "guerdon", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.processes

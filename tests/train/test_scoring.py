@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+
+from guerdon.core import Rollouts, Scores, Tokens, TooManyAbstentions
 from guerdon.train import presets
 from guerdon.train.evaluation import wilson
 from guerdon.train.scoring import Abstentions, credited, informative
-
-from guerdon.core import Rollouts, Scores, Tokens, TooManyAbstentions
 
 
 def batch(groups, **options):
@@ -35,7 +35,9 @@ def test_kl_in_the_reward_is_taken_off_before_credit():
 
 def test_a_group_teaches_if_any_of_it_has_an_advantage():
     rollouts = batch([5, 5, 2, 2, 5])
-    np.testing.assert_array_equal(informative(rollouts, np.array([0.0, 0, 0, 0, 0.3])), [True, True, False, False, True])
+    np.testing.assert_array_equal(
+        informative(rollouts, np.array([0.0, 0, 0, 0, 0.3])), [True, True, False, False, True]
+    )
 
 
 def test_training_stops_when_a_batch_abstains_whole_and_says_why():

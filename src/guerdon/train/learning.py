@@ -71,7 +71,8 @@ def learn(
     are divided does not change the gradient.
 
     Returns:
-        Means over tokens of what the objective reports, the loss, and the norm of the gradient.
+        Means, over the tokens that were learned from, of what the objective reports; the loss; and the
+        norm of the gradient.
     """
     batch, n = recipe.batch, len(experience)
     temperature = recipe.sampling.temperature or 1.0
@@ -88,7 +89,7 @@ def learn(
         order = torch.arange(n) if once else _shuffled(n, recipe.seed, step, number)
         for rows in order.chunk(batch.minibatches):
             whole = experience.mask[rows]
-            micro = torch.split(torch.as_tensor(share(accelerator, rows.tolist())), batch.micro)
+            micro = _micro_batches(experience, torch.as_tensor(share(accelerator, rows.tolist())), method, batch.micro)
             loss_here = 0.0
             for i, part_rows in enumerate(micro):
                 part = experience.select(part_rows, accelerator.device)
@@ -115,6 +116,22 @@ def learn(
     if norms:
         metrics["grad_norm"] = sum(norms) / len(norms)
     return metrics | token_means(*(part for _, sums in everywhere for part in sums))
+
+
+def _micro_batches(experience: Experience, rows: Tensor, method: Method, size: int) -> list[Tensor]:
+    """Rows of like length together, so that little padding is computed, and none that teach nothing.
+
+    Where the only gradient is that of the surrogate, a row whose advantages are 0 has none. One row is
+    kept in any case: every process takes part in every update. Micro-batches that are averaged, each over
+    its own denominator, are left as they come.
+    """
+    if method.denominator == "micro-batch":
+        return list(torch.split(rows, size))
+    if not (method.kl.coefficient and method.kl.place == "loss"):
+        teaching = experience.advantages[rows] != 0
+        rows = rows[teaching] if teaching.any() else rows[:1]
+    order = experience.attended[rows].sum(1).argsort(stable=True)
+    return list(torch.split(rows[order], size))
 
 
 def _loss(
