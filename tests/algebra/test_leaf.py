@@ -202,7 +202,7 @@ def test_tensors_of_a_batch_function_keep_their_gradients(level):
     assert weight.grad == scores.valid.sum() == (1.0 if level == "rollout" else 3.0)
 
 
-@pytest.mark.parametrize("result", [{0: 0.5}, 0.5, "5", None, iter([0.5])], ids=repr)
+@pytest.mark.parametrize("result", [{0: 0.5}, 0.5, "5", None, iter([0.5])], ids=lambda result: type(result).__name__)
 def test_what_is_no_list_of_numbers_is_an_error_that_says_so(result):
     leaf = reward(range=(0, 9), lane="batch")(lambda completion: result)()
     with pytest.raises(TypeError, match=f"returned {type(result).__name__}, expected Scores"):
