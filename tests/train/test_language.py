@@ -64,12 +64,19 @@ def test_the_reward_of_length_makes_completions_longer(tiny, tmp_path):
 
 @pytest.mark.parametrize("method", ["grpo", "dr_grpo", "gspo", "luspo", "rloo"])
 def test_how_rows_are_cut_into_micro_batches_does_not_change_the_run(tiny, tmp_path, method):
+    well_conditioned = {
+        "eps": 1.0,
+        "learning_rate": 0.1,
+    }  # Adam's usual eps turns rounding in a tiny gradient into a step
     for micro in (3, 64):
-        recipe = tiny(method={"preset": method, "sampling": {"group": 4}}, batch={"micro": micro})
+        changes = {"preset": method, "sampling": {"group": 4}}
+        recipe = tiny(method=changes, batch={"micro": micro}, optimizer=well_conditioned)
         train(recipe, tmp_path / str(micro))
     for whole, cut in zip(metrics(tmp_path / "64"), metrics(tmp_path / "3"), strict=True):
         assert cut["loss"] == pytest.approx(whole["loss"], rel=1e-4, abs=1e-6)
         assert cut["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-3)
+    whole, cut = weights(tmp_path / "64"), weights(tmp_path / "3")
+    assert all(torch.allclose(value, cut[name], atol=1e-6) for name, value in whole.items())
 
 
 @pytest.mark.parametrize("method", ["dapo", "bnpo", "cispo", "sapo", "reinforce"])
@@ -177,8 +184,7 @@ def test_a_bad_recipe_is_an_error_before_any_work(tiny, changes, message):
 def test_metrics_go_to_trackers_as_well(tiny, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(tiny(keep={"trackers": ["tensorboard"]}), tmp_path / "run")
-    [file] = (tmp_path / "run").rglob("events.out.tfevents.*")
-    seen = events.EventAccumulator(str(file.parent))
+    seen = events.EventAccumulator(str(tmp_path / "run" / "guerdon"))
     seen.Reload()
     logged = [event.value for event in seen.Scalars("reward")]
     assert logged == pytest.approx([record["reward"] for record in metrics(tmp_path / "run")])
@@ -186,7 +192,7 @@ def test_metrics_go_to_trackers_as_well(tiny, tmp_path):
 
 def test_memory_is_saved_by_recomputing_and_the_run_stays_the_same(tiny, tmp_path):
     for name, saved in (("plain", False), ("recomputed", True)):
-        train(tiny(policy={"gradient_checkpointing": saved}), tmp_path / name)
+        train(tiny(policy={"gradient_checkpointing": saved}, optimizer={"eps": 1.0}), tmp_path / name)
     for plain, recomputed in zip(metrics(tmp_path / "plain"), metrics(tmp_path / "recomputed"), strict=True):
         assert recomputed["loss"] == pytest.approx(plain["loss"], rel=1e-4, abs=1e-6)
         assert recomputed["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-3)

@@ -55,7 +55,7 @@ def test_a_run_killed_with_sigkill_ends_bit_for_bit_where_an_uninterrupted_one_d
 
 @pytest.mark.processes
 def test_two_processes_follow_the_run_of_one(tiny_file, tmp_path):
-    recipe = tiny_file(steps=4, method={"preset": "dr_grpo", "kl": {"coefficient": 0.05}})
+    recipe = tiny_file(steps=4, method={"preset": "dr_grpo", "kl": {"coefficient": 0.05}}, optimizer={"eps": 1.0})
     one = guerdon("train", recipe, "--folder", "one", cwd=tmp_path)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "guerdon"]
     two = subprocess.run(
