@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from guerdon.core.errors import RecipeError, TooManyAbstentions
+from guerdon.core.errors import MissingInput, RecipeError, TooManyAbstentions
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train.job import borrowed
 from guerdon.train.language import train
@@ -135,6 +135,19 @@ def test_a_batch_that_abstains_whole_stops_training_before_it_touches_the_weight
     assert all(torch.equal(value, saved[name]) for name, value in untouched.state_dict().items())
     assert Run(tmp_path / "run").summary is None
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_what_the_reward_lacks_is_missed_before_any_work(tiny, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"{i}+1=", "solution": "2"}) + "\n" for i in range(60)))
+    recipe = replace(tiny(), reward="math.answer", prompts=PromptsConfig(file=str(path)), evaluation=Evaluation(5))
+    with pytest.raises(MissingInput, match=r"'answer' is missing: math\.answer reads it; .*solution"):
+        train(recipe, tmp_path / "run")
+    too_long = tiny(policy={"from_config": {"context": 8}})
+    with pytest.raises(RecipeError, match="context of 8"):
+        train(too_long, tmp_path / "long")
+    for name in ("run", "long"):
+        assert not (tmp_path / name / "checkpoints").exists()
 
 
 def test_low_rank_adapters_learn_and_the_rest_stays(tiny, tmp_path):

@@ -15,7 +15,7 @@ CONFIG = {"name": "x", "steps": 3, "policy": {"layers": 2}}
 
 
 def test_a_run_is_opened_again_with_the_same_recipe_and_refused_with_another(tmp_path):
-    Run.open(tmp_path / "x", CONFIG)
+    Run.open(tmp_path / "x", CONFIG).log({"step": 1})
     assert Run.open(tmp_path / "x", CONFIG).config == CONFIG
     with pytest.raises(RunExists, match=r"different: policy\.layers") as refused:
         Run.open(tmp_path / "x", {**CONFIG, "policy": {"layers": 3}})
@@ -24,16 +24,22 @@ def test_a_run_is_opened_again_with_the_same_recipe_and_refused_with_another(tmp
 
 def test_fresh_moves_each_earlier_run_aside(tmp_path):
     for steps in (1, 2, 3):
-        Run.open(tmp_path / "x", {**CONFIG, "steps": steps}, fresh=True)
+        Run.open(tmp_path / "x", {**CONFIG, "steps": steps}, fresh=True).log({"step": 1})
     assert [Run(tmp_path / name).config["steps"] for name in ("x", "x.1", "x.2")] == [3, 1, 2]
 
 
 def test_a_dry_run_makes_way_for_the_run_it_tried(tmp_path):
-    Run.open(tmp_path / "x", {**CONFIG, "steps": 1})
-    Run.open(tmp_path / "x", CONFIG)
+    Run.open(tmp_path / "x", {**CONFIG, "steps": 1}).log({"step": 1})
+    Run.open(tmp_path / "x", CONFIG).log({"step": 1})
     assert [Run(tmp_path / name).config["steps"] for name in ("x", "x.1")] == [3, 1]
     with pytest.raises(RunExists, match="different: steps"):
         Run.open(tmp_path / "x", {**CONFIG, "steps": 1})
+
+
+def test_a_run_that_never_began_does_not_stand_in_the_way_of_the_mended_recipe(tmp_path):
+    Run.open(tmp_path / "x", CONFIG)
+    assert Run.open(tmp_path / "x", {**CONFIG, "reward": "mended"}).config["reward"] == "mended"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):

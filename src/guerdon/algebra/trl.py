@@ -47,8 +47,7 @@ def call(
 
     Source: trl's `GRPOTrainer._calculate_rewards`.
     """
-    from guerdon.engine import default
-    from guerdon.engine.engine import require
+    from guerdon.engine import default, require
 
     hooks = {name: columns[name] for name in HOOKS if name in columns}
     given = {name: column for name, column in columns.items() if name not in HOOKS}

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guerdon.engine.engine import Engine, default, score
+    from guerdon.engine.engine import Engine, default, require, score
 
-__all__ = ["Engine", "default", "score"]
+__all__ = ["Engine", "default", "require", "score"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     config = job.recipe.sampling
     if settings.temperature is not None:
         config = replace(config, temperature=settings.temperature)
-    rows = job.prompts.held_out(settings.prompts)
+    rows = job.held_out
     mine = share(job.accelerator, range(len(rows)))
     pieces = []
     with ticker(job.console, "evaluate", len(mine)) as progress:

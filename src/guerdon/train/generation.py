@@ -208,7 +208,7 @@ def generate(
             f"{len(prompts)} prompts of {config.max_tokens} tokens need as many uniforms, got {uniforms.shape}"
         )
     encoded = encode_prompts(tokenizer, prompts)
-    _check_context(model, encoded, config.max_tokens)
+    check_context(model, encoded, config.max_tokens)
     device = next(model.parameters()).device
     chance = torch.as_tensor(uniforms[:, : config.max_tokens], dtype=_widest(device), device=device)
     ids = torch.full(chance.shape, tokenizer.pad_token_id, device=device)
@@ -325,7 +325,12 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return sorted({tokenizer.eos_token_id, *others})
 
 
-def _check_context(model: Any, prompts: list[list[int]], max_tokens: int) -> None:
+def check_context(model: Any, prompts: list[list[int]], max_tokens: int) -> None:
+    """Check that prompts, as token ids, leave room for an answer.
+
+    Raises:
+        RecipeError: if the longest and `max_tokens` more do not fit the model's context.
+    """
     context = getattr(model.config, "max_position_embeddings", None)
     longest = max(map(len, prompts), default=0)
     if context is not None and longest + max_tokens > context:

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor
 
 from guerdon.algebra import Reward, spec
+from guerdon.core.context import Context
 from guerdon.core.errors import GuerdonError, RecipeError
-from guerdon.engine import Engine
+from guerdon.core.rollouts import RESERVED, Rollouts, Tokens
+from guerdon.engine import Engine, require
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train import report
 from guerdon.train.checkpoint import Checkpoint, trainable_state
 from guerdon.train.distributed import on_main
+from guerdon.train.generation import check_context
 from guerdon.train.learning import rate
 from guerdon.train.method import Method
 from guerdon.train.policy import build
 from guerdon.train.progress import ticker
-from guerdon.train.prompts import Prompts
+from guerdon.train.prompts import Prompts, Row
 from guerdon.train.recipe import Recipe
 from guerdon.train.run import Run
 from guerdon.train.scoring import Abstentions
 from guerdon.train.teach import teach
+from guerdon.train.tokenizer import encode_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,6 +53,7 @@ class Job:
     policy: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     prompts: Prompts
+    held_out: list[Row]
     engine: Engine
     optimizer: Any
     schedule: torch.optim.lr_scheduler.LRScheduler
@@ -81,7 +87,10 @@ def prepare(
     prompts = Prompts(recipe.prompts, seed=recipe.seed)
     reward = recipe.load_reward(allow_import=allow_import)
     accuracy = spec.load(recipe.evaluation.accuracy, allow_import=allow_import)
+    held_out = prompts.held_out(recipe.evaluation.prompts)
+    _check_columns((reward, accuracy), held_out[0])
     policy, tokenizer = build(recipe.policy, seed=recipe.seed)
+    check_context(policy, encode_prompts(tokenizer, [row["prompt"] for row in held_out]), recipe.sampling.max_tokens)
     policy.to(accelerator.device)
     checkpoint, broken = checkpoints.latest(run.folder / "checkpoints")
     if console:
@@ -106,8 +115,8 @@ def prepare(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate, settings=settings, updates=updates))
     model, optimizer = accelerator.prepare(policy, optimizer)
     job = Job(
-        recipe, method, reward, accuracy, accelerator, model, policy, tokenizer, prompts, engine, optimizer, schedule,
-        run, console, started=started,
+        recipe, method, reward, accuracy, accelerator, model, policy, tokenizer, prompts, held_out,
+        engine, optimizer, schedule, run, console, started=started,
     )  # fmt: skip
     if checkpoint is not None:
         _resume(job, checkpoint)
@@ -116,6 +125,20 @@ def prepare(
     if method.kl.coefficient:
         job.reference = _reference(job)
     return job
+
+
+def _check_columns(rewards: Sequence[Reward], row: Row) -> None:
+    """Check, before any work, that rollouts of these prompts will have what the rewards read.
+
+    Raises:
+        MissingInput: naming the column, who reads it, and what there is.
+    """
+    columns = {name: [value] for name, value in row.items() if name not in RESERVED}
+    nothing = np.zeros((1, 0), bool)
+    tokens = Tokens(np.zeros((1, 0), np.int64), written=nothing, attended=nothing)
+    rollouts = Rollouts([row["prompt"]], [""], columns, tokens=tokens)
+    for reward in rewards:
+        require(reward, rollouts, Context(rollouts))
 
 
 def save(job: Job) -> None:

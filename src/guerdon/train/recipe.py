@@ -91,6 +91,11 @@ class Evaluation:
     temperature: float | None = None
     batch: int = 256
 
+    def __post_init__(self) -> None:
+        if self.prompts < 1 or self.batch < 1 or self.every < 0:
+            given = f"{self.prompts}, {self.batch} and {self.every}"
+            raise ValueError(f"prompts and batch must be at least 1 and every at least 0, got {given}")
+
 
 @dataclass(frozen=True)
 class Keeping:

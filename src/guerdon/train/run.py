@@ -41,7 +41,8 @@ class Run:
     def open(cls, folder: str | Path, config: Mapping[str, Any], *, fresh: bool = False) -> Run:
         """Start a run in a folder, or go on with the one that is there if its recipe is the same.
 
-        A shorter run of a recipe that is otherwise the same, such as a dry run of one step, is moved aside.
+        A shorter run of a recipe that is otherwise the same, such as a dry run of one step, is moved aside; one
+        that ended before it had computed anything, because of a mistake in its recipe, is forgotten.
 
         Args:
             fresh: move what is there aside (to NAME.1, NAME.2, …) and start anew.
@@ -52,7 +53,9 @@ class Run:
         run = cls(folder)
         differs = _differences(run.config, config) if run.exists else []
         shorter = differs == ["steps"] and run.config["steps"] < config["steps"]
-        if run.exists and (fresh or shorter):
+        if differs and run._never_began():
+            write_text(run.folder / "config.yaml", _yaml(config))
+        elif run.exists and (fresh or shorter):
             run._move_aside()
         elif differs:
             raise RunExists(
@@ -64,8 +67,7 @@ class Run:
                 raise RunExists(f"{run.folder} is not empty and holds no run: choose another name")
             with disk(run.folder):
                 (run.folder / "rollouts").mkdir(parents=True, exist_ok=True)
-                text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-                write_text(run.folder / "config.yaml", text)
+                write_text(run.folder / "config.yaml", _yaml(config))
         return run
 
     @property
@@ -134,6 +136,10 @@ class Run:
         with disk(path), path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record, allow_nan=False) + "\n")
 
+    def _never_began(self) -> bool:
+        """Whether there is nothing in the folder but what `open` makes."""
+        return sorted(path.name for path in self.folder.iterdir()) == ["config.yaml", "rollouts"]
+
     def _move_aside(self) -> None:
         number = 1
         while (aside := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
@@ -182,6 +188,10 @@ def disk(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error} ({free} MiB free). What was written before is kept; "
             "make room and run the same command again to go on from the last checkpoint"
         ) from error
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
 
 
 def _differences(old: Any, new: Any, place: str = "") -> list[str]:
