@@ -109,6 +109,16 @@ def test_the_kl_penalty_refers_to_the_policy_that_training_began_with(tiny, tmp_
     assert kl[2] > kl[1]
 
 
+def test_the_kl_is_measured_without_a_penalty_and_changes_nothing(tiny, tmp_path):
+    train(tiny(steps=3), tmp_path / "without")
+    train(tiny(steps=3, keep={"kl": True}), tmp_path / "with")
+    measured = metrics(tmp_path / "with")
+    kl = [record.pop("kl") for record in measured]
+    assert measured == metrics(tmp_path / "without")
+    assert kl[0] == pytest.approx(0.0, abs=1e-7)
+    assert kl[2] > kl[1] > 1e-5
+
+
 def test_borrowed_weights_are_given_back_even_after_an_error():
     model = torch.nn.Linear(1, 1, bias=False)
     own = model.weight.detach().clone()

@@ -207,7 +207,7 @@ def harmonic(*rewards: Reward, weights: Sequence[float] | None = None) -> Harmon
     Raises:
         ValueError: if a reward can be negative, or a weight is not positive.
 
-    Source: λ-harmonic reward, RPO (arXiv 2402.12366).
+    Source: λ-harmonic reward, RPO (arXiv 2407.12164).
     """
     return Harmonic(rewards, _weights(weights, rewards))
 

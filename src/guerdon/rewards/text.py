@@ -37,5 +37,7 @@ def length(
     >>> from guerdon.rewards import text
     >>> text.length(unit="words")(prompts=["?", "?"], completions=["forty two", ""])
     [2.0, 0.0]
+
+    Source: ours; the length that every length-aware reward begins with.
     """
     return rollouts.lengths(unit).astype(np.float64)

@@ -13,6 +13,7 @@ from guerdon.core.context import Context
 from guerdon.core.protocols import Leaf
 from guerdon.core.rollouts import RESERVED, Rollouts
 from guerdon.core.scores import Scores
+from guerdon.objectives import kl_penalty
 from guerdon.train.distributed import gather, on_main, share
 from guerdon.train.generation import SamplingConfig, generate, uniforms
 from guerdon.train.job import Job, borrowed
@@ -71,14 +72,17 @@ def _observe(job: Job, rounds: list[tuple[Rollouts, Mapping[Leaf, Scores]]], con
 
 
 def _described(rollouts: Rollouts, scores: Scores, signal: np.ndarray[Any, Any]) -> dict[str, Any]:
-    assert rollouts.tokens is not None
-    written = rollouts.tokens.written
-    entropy = rollouts.tokens.entropy
+    tokens = rollouts.tokens
+    assert tokens is not None
+    written = torch.as_tensor(tokens.written)
+    per_token = {"entropy": torch.as_tensor(tokens.entropy)}
+    if tokens.ref_logp is not None:
+        per_token["kl"] = kl_penalty(torch.as_tensor(tokens.logp), torch.as_tensor(tokens.ref_logp), mask=written)
     return {
         "reward": scores.mean(),
         "parts": {name: part.mean() for name, part in scores.parts.items()},
         "length": float(rollouts.lengths().mean()),
-        "entropy": None if entropy is None else float(entropy[written].mean()) if written.any() else None,
+        **{name: float(values[written].mean()) for name, values in per_token.items()},
         "no_signal": float(1.0 - signal.mean()),
         "abstained": len(scores.abstained_rows) / len(scores),
         "reasons": scores.tally(),

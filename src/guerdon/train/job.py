@@ -59,7 +59,7 @@ class Job:
     schedule: torch.optim.lr_scheduler.LRScheduler
     run: Run
     console: Console | None
-    reference: dict[str, Tensor] | None = None  # the weights the KL penalty refers to
+    reference: dict[str, Tensor] | None = None  # the weights the KL refers to
     step: int = 0
     before: dict[str, Any] | None = None
     abstentions: Abstentions = field(default_factory=Abstentions)
@@ -122,7 +122,7 @@ def prepare(
         _resume(job, checkpoint)
     else:
         on_main(accelerator, lambda: run.rewind(-1))
-    if method.kl.coefficient:
+    if method.kl.coefficient or recipe.keep.kl:
         job.reference = _reference(job)
     return job
 

@@ -123,7 +123,7 @@ def _step(job: Job) -> dict[str, Any]:
     job.step, job.abstentions = step, abstentions
     seconds = time.monotonic() - began
     record |= {"step": step, "seconds": round(job.elapsed, 2)}
-    record |= {name: value for name, value in learned.items() if name != "tokens"}
+    record |= {name: value for name, value in learned.items() if name not in ("tokens", "kl")}
     record |= {
         "learning_rate": job.schedule.get_last_lr()[0],
         "tokens_per_second": round(float(rollouts.lengths().sum()) / seconds, 1),

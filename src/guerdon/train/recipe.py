@@ -106,6 +106,8 @@ class Keeping:
         checkpoints: how many are kept.
         rollouts_every: steps between samples of rollouts for the report.
         rollouts: how many rollouts a sample has, in whole groups.
+        kl: measure the KL to the policy that training began with also where the method has no penalty on it;
+            costs a forward pass of each step's rollouts.
         trackers: of accelerate, e.g. [tensorboard] or [wandb].
     """
 
@@ -113,6 +115,7 @@ class Keeping:
     checkpoints: int = 2
     rollouts_every: int = 10
     rollouts: int = 64
+    kl: bool = False
     trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
