@@ -77,7 +77,8 @@ def _described(rollouts: Rollouts, scores: Scores, signal: np.ndarray[Any, Any])
     written = torch.as_tensor(tokens.written)
     per_token = {"entropy": torch.as_tensor(tokens.entropy)}
     if tokens.ref_logp is not None:
-        per_token["kl"] = kl_penalty(torch.as_tensor(tokens.logp), torch.as_tensor(tokens.ref_logp), mask=written)
+        logp, ref_logp = (torch.as_tensor(x).double() for x in (tokens.logp, tokens.ref_logp))
+        per_token["kl"] = kl_penalty(logp, ref_logp, mask=written)
     return {
         "reward": scores.mean(),
         "parts": {name: part.mean() for name, part in scores.parts.items()},
