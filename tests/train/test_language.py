@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from guerdon.core.errors import MissingInput, RecipeError, TooManyAbstentions
 from guerdon.train import checkpoint as checkpoints
@@ -53,6 +55,14 @@ def test_the_same_seed_gives_the_same_run_and_a_finished_run_is_only_reported(ti
     assert train(tiny(), tmp_path / "a") == first
     train(tiny(seed=1), tmp_path / "c")
     assert metrics(tmp_path / "c") != metrics(tmp_path / "a")
+
+
+def test_another_trainer_in_the_process_leaves_no_trace_in_the_run(tiny, tmp_path):
+    train(tiny(), tmp_path / "alone")
+    AcceleratorState._reset_state()
+    Accelerator(cpu=True, mixed_precision="bf16")
+    train(tiny(), tmp_path / "after")
+    assert metrics(tmp_path / "after") == metrics(tmp_path / "alone")
 
 
 def test_the_reward_of_length_makes_completions_longer(tiny, tmp_path):

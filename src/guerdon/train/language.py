@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from rich.console import Console
 
 from guerdon.core.context import Context
@@ -75,7 +76,11 @@ def train(
         torch.set_num_threads(recipe.threads)
     folder = folder or Path("runs") / recipe.name
     trackers: list[Any] = list(recipe.keep.trackers)
-    accelerator = Accelerator(cpu=recipe.device == "cpu", log_with=trackers or None, project_dir=str(folder))
+    # accelerate shares its settings over a process: another trainer's precision must not become this run's.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        cpu=recipe.device == "cpu", mixed_precision="no", log_with=trackers or None, project_dir=str(folder)
+    )
     console = console if accelerator.is_main_process else None
     run = Run(folder)
     finished = on_main(accelerator, lambda: Run.open(folder, recipe.data(), fresh=fresh).summary)
