@@ -15,7 +15,9 @@ def make(step: int) -> Checkpoint:
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    return Checkpoint(step, dict(model.state_dict()), optimizer.state_dict(), {"reward": {"a": [1, 2]}})
+    return Checkpoint(
+        step, dict(model.state_dict()), optimizer.state_dict(), {"0:leaf": {"v": torch.ones(2)}}, {"a": [1, 2]}
+    )
 
 
 def test_the_last_checkpoint_comes_back_as_it_was(tmp_path):
@@ -25,12 +27,13 @@ def test_the_last_checkpoint_comes_back_as_it_was(tmp_path):
     found, broken = latest(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000003"]
     assert broken == []
-    assert (found.step, found.state) == (3, {"reward": {"a": [1, 2]}})
+    assert (found.step, found.state) == (3, {"a": [1, 2]})
+    assert torch.equal(found.reward["0:leaf"]["v"], torch.ones(2))
     assert all(torch.equal(found.weights[name], value) for name, value in saved[-1].weights.items())
     assert torch.equal(found.optimizer["state"][0]["exp_avg"], saved[-1].optimizer["state"][0]["exp_avg"])
 
 
-@pytest.mark.parametrize("file", ["weights.pt", "optimizer.pt", "state.json", "manifest.json"])
+@pytest.mark.parametrize("file", ["weights.pt", "optimizer.pt", "reward.pt", "state.json", "manifest.json"])
 def test_a_checkpoint_cut_short_is_passed_over_with_a_word(tmp_path, file):
     for step in (1, 2):
         save(tmp_path, make(step), keep=2)

@@ -9,13 +9,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from guerdon.algebra import Learned
+from guerdon.core import Scores
 from guerdon.core.errors import MissingInput, RecipeError, TooManyAbstentions
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train.job import borrowed
 from guerdon.train.language import train
 from guerdon.train.policy import build
 from guerdon.train.prompts import Prompts, PromptsConfig
-from guerdon.train.recipe import Evaluation
+from guerdon.train.recipe import Evaluation, Recipe
 from guerdon.train.run import Run
 
 CLOCKS = ("seconds", "tokens_per_second")
@@ -251,3 +253,42 @@ def test_held_out_prompts_are_never_trained_on(tiny, tmp_path):
     trained = {prompt for _, sample in Run(tmp_path / "run").rollouts() for prompt in sample["prompt"]}
     assert len(trained) > 10
     assert not trained & held_out
+
+
+class Drifting(Learned):
+    """A learned leaf whose one weight moves with what it is shown."""
+
+    name, range, floor = "drifting", (0.0, 1e9), 0.0
+
+    def __init__(self, dies_at=None):
+        self.weight, self.dies_at = torch.ones(1), dies_at
+
+    def measure(self, rollouts, context):
+        return Scores(self.weight.item() * rollouts.lengths("characters"))
+
+    def update(self, rollouts, scores, context):
+        if context.step == self.dies_at:
+            raise KeyboardInterrupt
+        self.weight = self.weight + 0.1 * float(scores.read(0.0).mean())
+        return {"weight": float(self.weight)}
+
+    def state_dict(self):
+        return {"weight": self.weight}
+
+    def load_state_dict(self, state):
+        self.weight = state["weight"]
+
+
+def test_a_learned_leaf_learns_once_a_step_and_its_weights_survive_a_stop(tiny, tmp_path, monkeypatch):
+    def run(folder, leaf):
+        monkeypatch.setattr(Recipe, "load_reward", lambda self, allow_import=False: leaf)
+        return train(tiny(steps=5), tmp_path / folder)
+
+    run("whole", Drifting())
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", Drifting(dies_at=4))
+    run("stopped", Drifting())
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+    seen = [record["drifting/weight"] for record in metrics(tmp_path / "whole")]
+    rewards = [record["reward"] for record in metrics(tmp_path / "whole")]
+    assert seen == pytest.approx(1 + 0.1 * np.cumsum(rewards), rel=1e-5)

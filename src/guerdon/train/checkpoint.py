@@ -16,15 +16,25 @@ from torch import nn
 from guerdon.train.run import disk
 
 MANIFEST = "manifest.json"
+TENSORS = ("weights", "optimizer", "reward")
 
 
 @dataclass
 class Checkpoint:
-    """All that a run goes on from: the policy's weights, the optimiser, and plain state."""
+    """All that a run goes on from.
+
+    Args:
+        step: training steps done.
+        weights: what the policy has learned.
+        optimizer: its state.
+        reward: the state of the reward's shapers and learned leaves: tensors and plain data.
+        state: everything else, as JSON can hold it.
+    """
 
     step: int
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
+    reward: dict[str, Any]
     state: dict[str, Any]
 
 
@@ -40,8 +50,8 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            torch.save(checkpoint.weights, temporary / "weights.pt")
-            torch.save(checkpoint.optimizer, temporary / "optimizer.pt")
+            for name in TENSORS:
+                torch.save(getattr(checkpoint, name), temporary / f"{name}.pt")
             (temporary / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}))
             files = {path.name: _fingerprint(path) for path in sorted(temporary.iterdir())}
             (temporary / MANIFEST).write_text(json.dumps(files, indent=1))
@@ -69,9 +79,8 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             broken.append(f"{path} is not whole ({problem}): going back to the one before")
             continue
         state = json.loads((path / "state.json").read_text())
-        weights = torch.load(path / "weights.pt", map_location="cpu", weights_only=True)
-        optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
-        return Checkpoint(int(state.pop("step")), weights, optimizer, state), broken
+        read = {name: torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True) for name in TENSORS}
+        return Checkpoint(int(state.pop("step")), **read, state=state), broken
     return None, broken
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from guerdon.algebra import Learned
 from guerdon.core.context import Context
 from guerdon.core.protocols import Leaf
 from guerdon.core.rollouts import RESERVED, Rollouts
@@ -59,16 +60,24 @@ def collect(job: Job, step: int, context: Context) -> tuple[Rollouts, Scores, di
 
 
 def _observe(job: Job, rounds: list[tuple[Rollouts, Mapping[Leaf, Scores]]], context: Context) -> dict[str, Any]:
-    """Let the reward's shapers see the step's scores, once; and read the accuracy off them where it was measured."""
+    """Let the reward's shapers see the step's scores, and its learned leaves learn from them, once.
+
+    Returns what the learned leaves report, and the accuracy where it was measured.
+    """
     rollouts = Rollouts.concat([r for r, _ in rounds])
     measured = {leaf: Scores.concat([m[leaf] for _, m in rounds]) for leaf in rounds[0][1]}
     context = context.with_(rollouts=rollouts)
     job.reward.observe(measured, context)
+    record: dict[str, Any] = {}
+    for leaf in measured:
+        if isinstance(leaf, Learned):
+            reported = leaf.update(rollouts, measured[leaf], context)
+            record |= {f"{leaf.name}/{name}": float(value) for name, value in reported.items()}
     if not set(job.accuracy.leaves()) <= set(measured):
-        return {}
+        return record
     right = job.accuracy.combine(measured, context)
     count = int(right.valid.sum())
-    return {"accuracy": float((right.read(0.0) > 0.5).sum()) / count if count else None}
+    return record | {"accuracy": float((right.read(0.0) > 0.5).sum()) / count if count else None}
 
 
 def _described(rollouts: Rollouts, scores: Scores, signal: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -150,9 +150,9 @@ def save(job: Job) -> None:
             "before": job.before,
             "schedule": job.schedule.state_dict()["last_epoch"],
             "abstentions": job.abstentions.state(),
-            "reward": job.reward.state_dict(),
         }
-        checkpoint = Checkpoint(job.step, trainable_state(job.policy), job.optimizer.state_dict(), state)
+        weights, reward = trainable_state(job.policy), job.reward.state_dict()
+        checkpoint = Checkpoint(job.step, weights, job.optimizer.state_dict(), reward, state)
         checkpoints.save(job.run.folder / "checkpoints", checkpoint, keep=job.recipe.keep.checkpoints)
         try:
             report.write(job.run)
@@ -167,7 +167,7 @@ def _resume(job: Job, checkpoint: Checkpoint) -> None:
     job.optimizer.load_state_dict(checkpoint.optimizer)
     job.schedule.last_epoch = checkpoint.state["schedule"]
     job.schedule._last_lr = [group["lr"] for group in job.optimizer.param_groups]
-    job.reward.load_state_dict(checkpoint.state["reward"])
+    job.reward.load_state_dict(checkpoint.reward)
     job.abstentions = Abstentions.restored(checkpoint.state["abstentions"])
     job.step, job.before, job.seconds = checkpoint.step, checkpoint.state["before"], checkpoint.state["seconds"]
     on_main(job.accelerator, lambda: job.run.rewind(job.step))
@@ -180,7 +180,7 @@ def _reference(job: Job) -> dict[str, Tensor]:
     folder = job.run.folder / "checkpoints" / "reference"
     if job.step == 0:
         weights = {name: value.detach().clone() for name, value in trainable_state(job.policy).items()}
-        on_main(job.accelerator, lambda: checkpoints.save(folder, Checkpoint(0, weights, {}, {}), keep=1) and None)
+        on_main(job.accelerator, lambda: checkpoints.save(folder, Checkpoint(0, weights, {}, {}, {}), keep=1) and None)
     start, broken = checkpoints.latest(folder)
     if start is None:
         raise GuerdonError(f"{folder} has no whole copy of the reference policy {broken}: use --fresh")
