@@ -1,0 +1,78 @@
+"""Messages on a stream socket: each its length, then plain data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import struct
+import time
+from typing import Any
+
+from guerdon.sandbox.inside import plain
+
+HEADER = struct.Struct("=I")
+LONGEST = 1 << 26  # bytes of a message
+
+
+class Channel:
+    """One end of a conversation.
+
+    Args:
+        descriptor: of a connected stream socket.
+        longest: bytes of a message that is read.
+    """
+
+    def __init__(self, descriptor: int, longest: int = LONGEST) -> None:
+        self.descriptor, self.longest = descriptor, longest
+        self.until: float | None = None  # on time.monotonic: when the other end is waited for no more
+
+    def send(self, message: Any, handle: plain.Handle | None = None) -> None:
+        """Say something.
+
+        Raises:
+            NotPlain: if it is not plain data, or too long; nothing is sent.
+            OSError: if nobody listens; TimeoutError if nobody does in time.
+        """
+        content = plain.dumps(message, handle)
+        if len(content) > LONGEST:
+            raise plain.NotPlain(f"{len(content):,} bytes of data are more than {LONGEST:,}")
+        unsent = memoryview(HEADER.pack(len(content)) + content)
+        while unsent:
+            self._wait(select.POLLOUT)
+            with contextlib.suppress(BlockingIOError):
+                unsent = unsent[os.write(self.descriptor, unsent[: 1 << 16]) :]
+
+    def receive(self, handle: plain.Handle | None = None) -> Any:
+        """Wait for what the other end says.
+
+        Raises:
+            EOFError: if it has hung up, or says more than is read.
+            NotPlain: if it is not plain data.
+            TimeoutError: if it does not say it in time.
+        """
+        (length,) = HEADER.unpack(self._read(HEADER.size))
+        if length > self.longest:
+            raise EOFError(f"a message of {length:,} bytes is more than {self.longest:,}")
+        return plain.loads(self._read(length), handle)
+
+    def _read(self, size: int) -> bytes:
+        pieces = []
+        while size:
+            self._wait(select.POLLIN)
+            try:
+                piece = os.read(self.descriptor, min(size, 1 << 20))
+            except ConnectionError:
+                piece = b""
+            if not piece:
+                raise EOFError("hung up")
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def _wait(self, event: int) -> None:
+        if self.until is not None:
+            poll = select.poll()
+            poll.register(self.descriptor, event)
+            if not poll.poll(max(0.0, self.until - time.monotonic()) * 1000):
+                raise TimeoutError
