@@ -15,6 +15,18 @@ HEADER = struct.Struct("=I")
 LONGEST = 1 << 26  # bytes of a message
 
 
+def frame(message: Any, handle: plain.Handle | None = None) -> bytes:
+    """A message as it is sent.
+
+    Raises:
+        NotPlain: if it is not plain data, or too long.
+    """
+    content = plain.dumps(message, handle)
+    if len(content) > LONGEST:
+        raise plain.NotPlain(f"{len(content):,} bytes of data are more than {LONGEST:,}")
+    return HEADER.pack(len(content)) + content
+
+
 class Channel:
     """One end of a conversation.
 
@@ -34,10 +46,7 @@ class Channel:
             NotPlain: if it is not plain data, or too long; nothing is sent.
             OSError: if nobody listens; TimeoutError if nobody does in time.
         """
-        content = plain.dumps(message, handle)
-        if len(content) > LONGEST:
-            raise plain.NotPlain(f"{len(content):,} bytes of data are more than {LONGEST:,}")
-        unsent = memoryview(HEADER.pack(len(content)) + content)
+        unsent = memoryview(frame(message, handle))
         while unsent:
             self._wait(select.POLLOUT)
             with contextlib.suppress(BlockingIOError):

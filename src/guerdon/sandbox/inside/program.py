@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import sys
-import threading
 import traceback
 import types
 from typing import Any
@@ -23,7 +22,8 @@ def run_program(channel: Channel) -> int:
     code = 0
     try:
         exec(compiled(source), module("__main__"))
-        threading._shutdown()  # type: ignore[attr-defined]
+        if "threading" in sys.modules:  # it is not imported here: it has much to do after each fork
+            sys.modules["threading"]._shutdown()
     except SystemExit as stop:
         code = _exit_code(stop.code)
     except BaseException:

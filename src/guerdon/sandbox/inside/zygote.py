@@ -22,13 +22,14 @@ from typing import Any, NamedTuple, NoReturn
 
 from guerdon.sandbox.inside import kernel
 from guerdon.sandbox.inside.calls import serve_calls
-from guerdon.sandbox.inside.channel import Channel
+from guerdon.sandbox.inside.channel import Channel, frame
 from guerdon.sandbox.inside.command import execute
 from guerdon.sandbox.inside.program import run_program
 from guerdon.sandbox.inside.tests import serve_tests
 
 PLACES = {"stdin": 0, "stdout": 1, "stderr": 2, "channel": 3, "peer": 4}  # descriptors in a run
 CHANNEL, PEER = PLACES["channel"], PLACES["peer"]
+READY = frame({})
 NOTHING = b"/nothing"  # an empty folder
 MOST_HANDLES = 8
 MOST_PLANS = 100
@@ -84,7 +85,7 @@ def _settle(configuration: dict[str, Any]) -> None:
         os.closerange(0, 64)  # only the child holds the sockets, so that they close when it ends
         os.waitpid(child, 0)
         os._exit(0)
-    kernel.mount(b"none", b"/", None, kernel.RECURSIVE | kernel.PRIVATE)
+    kernel.mount(b"none", b"/", None, kernel.RECURSIVE | kernel.PRIVATE, None)
     os.environ.pop("PWD", None)
     kernel.limit(
         (kind, 0)
@@ -213,7 +214,7 @@ def _move_in(plan: Plan, given: list[int]) -> Channel:
     except BaseException as error:
         channel.send({"failed": f"{type(error).__name__}: {error}"})
         raise
-    channel.send({})
+    os.write(CHANNEL, READY)
     return channel
 
 
