@@ -10,8 +10,11 @@ import socket
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from types import TracebackType
 
+from guerdon.sandbox.languages import Language
 from guerdon.sandbox.launch import launch
 from guerdon.sandbox.program import Judge, Program
 from guerdon.sandbox.run import GRACE, Job, Limits, Ran, SandboxFailed
@@ -35,6 +38,7 @@ class Sandbox:
         packages: names of packages that programs may import, besides the standard library; they are taken from
             where they are installed here, and are imported before the first run.
         tools: names of commands that `command` may execute.
+        languages: that programs may be written in, besides Python.
         limits: what each run may use.
 
     Raises:
@@ -48,9 +52,15 @@ class Sandbox:
     """
 
     def __init__(
-        self, *, packages: Sequence[str] = (), tools: Sequence[str] = (), limits: Limits | None = None
+        self,
+        *,
+        packages: Sequence[str] = (),
+        tools: Sequence[str] = (),
+        languages: Sequence[Language] = (),
+        limits: Limits | None = None,
     ) -> None:
-        self.packages, self.tools = tuple(packages), tuple(tools)
+        self.packages = tuple(packages)
+        self.tools = tuple(dict.fromkeys((*tools, *(tool for language in languages for tool in language.tools))))
         self.limits = limits or Limits()
         self._lock = threading.Lock()
         self._zygote: _Zygote | None = None
@@ -76,36 +86,50 @@ class Sandbox:
         """
         self._warm()
 
-    def run(self, source: str, *, stdin: str | bytes = b"", deadline: float, limits: Limits | None = None) -> Ran:
-        """Run a Python program as a script.
+    def run(
+        self,
+        source: str,
+        *,
+        stdin: str | bytes = b"",
+        deadline: float,
+        limits: Limits | None = None,
+        language: Language | None = None,
+    ) -> Ran:
+        """Run a program.
 
         Args:
             source: the program.
             stdin: what it reads.
             deadline: seconds, from when it starts.
             limits: in place of the sandbox's.
+            language: one of the sandbox's. Default: Python, where the program is the script `__main__`.
 
         Raises:
             SandboxFailed: if it could not be run.
+            ValueError: if the language is none of the sandbox's.
         """
+        if language is not None:
+            limits = replace(limits or self.limits, processes=language.processes)
+            files = {language.file: source}
+            return self.command(*language.commands, files=files, stdin=stdin, deadline=deadline, limits=limits)
         job = self._start("program", source, deadline, limits, streams=True)
         return job.finish(stdin.encode() if isinstance(stdin, str) else stdin, deadline)
 
     def command(
         self,
-        command: Sequence[str],
-        *,
+        *commands: Sequence[str],
         files: Mapping[str, str | bytes] | None = None,
-        stdin: bytes = b"",
+        stdin: str | bytes = b"",
         deadline: float,
         limits: Limits | None = None,
     ) -> Ran:
-        """Execute one of the tools, without a shell, in an empty folder.
+        """Execute tools, one after the other until one fails, without a shell, in an empty folder.
 
         Args:
-            command: its name and arguments.
+            commands: each the name of a tool and its arguments. To execute several, or such as start others, the
+                limits must allow more processes than one.
             files: what the folder contains, by name.
-            stdin: what it reads.
+            stdin: what the last command reads.
             deadline: seconds, from when it starts.
             limits: in place of the sandbox's.
 
@@ -113,14 +137,16 @@ class Sandbox:
             SandboxFailed: if it could not be run.
             ValueError: if it is none of the tools, or a file lies outside of the folder.
         """
-        if command[0] not in self.tools:
-            raise ValueError(f"{command[0]!r} is none of the tools of this sandbox: {', '.join(self.tools) or 'none'}")
+        for tool, *_ in commands:
+            if tool not in self.tools:
+                raise ValueError(f"{tool!r} is none of the tools of this sandbox: {', '.join(self.tools) or 'none'}")
         contents = {name: text.encode() if isinstance(text, str) else text for name, text in (files or {}).items()}
         for name in contents:
             if os.path.isabs(name) or ".." in name.split("/"):
                 raise ValueError(f"the file {name!r} lies outside of the folder")
-        message = ([f"/usr/bin/{command[0]}", *command[1:]], contents)
-        return self._start("command", message, deadline, limits, streams=True).finish(stdin, deadline)
+        message = ([[f"/usr/bin/{tool}", *arguments] for tool, *arguments in commands], contents)
+        job = self._start("command", message, deadline, limits, streams=True)
+        return job.finish(stdin.encode() if isinstance(stdin, str) else stdin, deadline)
 
     def load(self, source: str, *, deadline: float, limits: Limits | None = None) -> Program:
         """Have a program define its names, to be called from here.
@@ -224,15 +250,10 @@ class _Zygote:
     ) -> Job:
         """Begin a run, say what it is about, and wait until it has moved in."""
         job = Job(limits, streams)
-        request = {
-            "kind": kind, "handles": [*job.given, *(("peer",) if peer else ())],
-            "calls": "threads" if limits.processes == 1 else "processes",
-            "memory": limits.memory, "disk": limits.disk, "inodes": 1024 + limits.disk // 4096, "files": limits.files,
-            "tasks": limits.threads + limits.processes, "cpu": int(cpu) + 2,
-        }  # fmt: skip
+        handles = (*job.given, *(("peer",) if peer else ()))
         descriptors = [*(end.fileno() for end in job.given.values()), *((peer.fileno(),) if peer else ())]
         try:
-            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+            socket.send_fds(self._control, [_request(kind, handles, int(cpu) + 2, limits)], descriptors)
             job.hand_over()
             job.move_in(message)
         except BaseException:
@@ -249,3 +270,20 @@ class _Zygote:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._bubblewrap.pid, signal.SIGKILL)
             self._bubblewrap.wait()
+
+
+@lru_cache
+def _request(kind: str, handles: tuple[str, ...], cpu: int, limits: Limits) -> bytes:
+    return json.dumps(
+        {
+            "kind": kind,
+            "handles": handles,
+            "cpu": cpu,
+            "calls": "threads" if limits.processes == 1 else "processes",
+            "tasks": limits.threads + limits.processes,
+            "memory": limits.memory,
+            "disk": limits.disk,
+            "inodes": 1024 + limits.disk // 4096,
+            "files": limits.files,
+        }
+    ).encode()

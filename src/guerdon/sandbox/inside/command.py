@@ -1,4 +1,4 @@
-"""Another program: its files are written, then it takes the place of this process."""
+"""Other programs: files are written, then commands executed, the last in the place of this process."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from typing import NoReturn
 
 from guerdon.sandbox.inside.channel import Channel
 
+NOT_EXECUTED = 127  # the exit code that shells give
+
 
 def execute(channel: Channel) -> NoReturn:
-    """Write files below the working directory and execute a command, without a shell."""
-    command, files = channel.receive()
+    """Write files below the working directory and execute commands, without a shell, until one fails."""
+    (*first, last), files = channel.receive()
     try:
         for name, content in files.items():
             if os.path.dirname(name):
                 os.makedirs(os.path.dirname(name), exist_ok=True)
             with open(name, "wb") as file:
                 file.write(content)
-        os.execve(command[0], command, dict(os.environ))
+        for command in first:
+            nothing = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+            process = os.posix_spawn(command[0], command, os.environ, file_actions=nothing)
+            if code := os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]):
+                os._exit(code if code > 0 else 128 - code)
+        os.execve(last[0], last, os.environ)
     except OSError as error:
-        channel.send(f"{type(error).__name__}: {error}")
-        os._exit(127)
+        os.write(2, f"{type(error).__name__}: {error}".encode())
+        os._exit(NOT_EXECUTED)
