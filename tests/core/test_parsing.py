@@ -1,10 +1,21 @@
+import json
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guerdon.core.parsing import boxes, last_boxed, last_tag, text_of
+from guerdon.core.parsing import (
+    DEEPEST,
+    boxes,
+    last_boxed,
+    last_code_block,
+    last_tag,
+    passage,
+    read_json,
+    shown,
+    text_of,
+)
 
 
 def test_a_string_is_its_own_text():
@@ -127,3 +138,122 @@ def test_a_hundred_kilobytes_take_no_time(text):
     list(boxes(text))
     last_tag(text, "answer")
     assert time.process_time() - begin < 1.0
+
+
+REPLY = "<think>maybe\n\\boxed{1}</think>So\n```\nx = 2\n```\n<answer>\\boxed{3}</answer>\nDone. \n"
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("completion", REPLY),
+        ("reply", "So\n```\nx = 2\n```\n<answer>\\boxed{3}</answer>\nDone. \n"),
+        ("answer_tag", "\\boxed{3}"),
+        ("boxed", "3"),
+        ("code_block", "x = 2"),
+        ("last_line", "Done."),
+    ],
+)
+def test_passages(which, expected):
+    assert passage(REPLY, which) == expected
+
+
+def test_what_is_thought_is_no_reply():
+    assert passage("<think>6</think>7<think>8</think>9") == "9"
+    assert passage("prefilled thinking</think>7") == "7"
+    for which in ("reply", "answer_tag", "boxed", "code_block", "last_line"):
+        assert passage("<answer>\\boxed{1}</answer><think>" + REPLY.replace("</think>", ""), which) is None
+    assert passage("", "reply") == ""
+    assert passage(" \n", "last_line") is None
+
+
+def test_a_passage_that_does_not_exist_is_not_guessed():
+    with pytest.raises(ValueError, match="there is no passage 'answer': did you mean 'answer_tag'"):
+        passage("7", "answer")
+
+
+@pytest.mark.parametrize(
+    ("text", "block"),
+    [
+        ("```\na\n```", "a"),
+        ("```json\na\n\nb\n```\n", "a\n\nb"),
+        ("```\na\n```\n```\nb\n```", "b"),
+        ("```\na\n```\n```\nb", "a"),
+        ("~~~\n```\na\n```\n~~~", "```\na\n```"),
+        ("````\n```\n````", "```"),
+        ("```\n```", ""),
+        ("   ```\na\n  ```", "a"),
+        ("    ```\na\n    ```", None),
+        ("```\na\n``` not closed", None),
+        ("``` `inline` ```", None),
+        ("a ```\nb\n```", None),
+        ("", None),
+    ],
+)
+def test_last_code_block(text, block):
+    assert last_code_block(text) == block
+
+
+@pytest.mark.parametrize("text", ["null", "1", "-0.5e3", '"\\ud800"', "[]", '{"a": {"b": []}}', " [1 , 2]\n"])
+def test_json_is_read_as_json(text):
+    assert read_json(text) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "Expecting value"),
+        ("{'a': 1}", "Expecting property name"),
+        ("[1,]", "value|comma"),
+        ("01", "Extra data"),
+        ("1 2", "Extra data"),
+        ("[NaN]", "NaN is not JSON"),
+        ("-Infinity", "-Infinity is not JSON"),
+        ('{"a": 1, "b": 2, "a": 1}', "the key 'a' stands twice"),
+        ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "nested more than 64 levels"),
+        ('{"a":' * (DEEPEST + 1) + "1" + "}" * (DEEPEST + 1), "nested more than 64 levels"),
+        ("[" * 100_000, "nested more than 64 levels"),
+    ],
+    ids=range(11),
+)
+def test_what_is_no_json(text, problem):
+    with pytest.raises(ValueError, match=problem):
+        read_json(text)
+
+
+def test_what_python_takes_for_json_may_be_accepted():
+    assert read_json('{"a": 1, "a": 2}', duplicates="accept") == {"a": 2}
+    assert read_json("[Infinity]", nan="accept") == [float("inf")]
+    assert read_json("[" * DEEPEST + "]" * DEEPEST) is not None
+    assert read_json("9" * 5000) == float("inf")
+    assert read_json("9" * 4300) == 10**4300 - 1
+
+
+def test_what_a_reason_shows_is_short():
+    assert shown([1, "a"]) == "[1, 'a']"
+    assert len(shown("x" * 1000)) == 80
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "```", "\n", "~~~", "<answer>", "</answer>", "\\boxed{", "}", "a"]),
+        max_size=30,
+    ).map("".join)
+)
+def test_a_passage_is_a_part_of_the_text(text):
+    for which in ("completion", "reply", "answer_tag", "boxed", "code_block", "last_line"):
+        part = passage(text, which)
+        assert part is None or part in text
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_what_is_written_as_json_is_read_back(value):
+    assert read_json(json.dumps(value)) == value

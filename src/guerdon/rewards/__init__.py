@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["format", "math", "text"]
+__all__ = ["choice", "format", "math", "text", "tools"]
 
 
 def __getattr__(name: str) -> Any:

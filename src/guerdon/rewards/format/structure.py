@@ -1,4 +1,4 @@
-"""Rewards for the form of a reply, whatever it says."""
+"""The tags of a reply, and the templates of thinking and answering made of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Literal
 
 from guerdon.algebra import reward
 from guerdon.core.parsing import Completion, text_of
-
-__all__ = ["tags"]
 
 
 @reward(range=(0, 1))
@@ -46,13 +44,58 @@ def tags(
     marks = list(mark.finditer(text))
     if credit == "each":
         return sum(_stands_once(text, marks, name) for name in names) / len(names)
-    expected = [form for name in names for form in (f"<{name}>", f"</{name}>")]
-    if [found[0] for found in marks] != expected:
+    pieces = _pieces(text, marks, names)
+    if pieces is None or not all(pieces[1::2]):
         return 0.0
+    return float(outside == "accept" or not any(pieces[::2]))
+
+
+@reward(range=(0, 1))
+def template(
+    completion: Completion,
+    *,
+    answer: Literal["text", "tag"] = "text",
+    opening: Literal["written", "prefilled", "either"] = "written",
+) -> float:
+    """1 if the completion is thinking between `<think>` tags and then an answer, neither of them empty.
+
+    Args:
+        completion: the reply: text or chat messages.
+        answer: what follows the thinking: 'text', without further tags of thinking; or a 'tag', so that the whole
+            is `<think>…</think><answer>…</answer>` with white space only around it.
+        opening: who opens the thinking. Chat templates of reasoning models often end the prompt with `<think>`:
+            then the completion does not have it, and 'written' would refuse every good reply, while with 'prefilled'
+            a second one is refused. 'either' takes both.
+
+    >>> from guerdon.rewards import format
+    >>> format.template().evaluate("<think>6 · 7</think> It is 42.")
+    1.0
+    >>> format.template(opening="prefilled", answer="tag").evaluate("6 · 7</think><answer>42</answer>")
+    1.0
+
+    Source: DeepSeek-R1 (arXiv 2501.12948), its template and its format reward; the prefilled `<think>` of its
+    distilled models' and Qwen3's chat templates.
+    """
+    text = text_of(completion).strip()
+    written = text.startswith("<think>")
+    if not written and opening != "written":
+        text = "<think>" + text
+    elif opening == "prefilled":
+        return 0.0
+    names = ("think", "answer") if answer == "tag" else ("think",)
+    pieces = _pieces(text, list(_mark(names).finditer(text)), names)
+    if pieces is None or not all(pieces[1::2]):
+        return 0.0
+    *outside, last = pieces[::2]
+    return float(not any(outside) and bool(last) == (answer == "text"))
+
+
+def _pieces(text: str, marks: list[re.Match[str]], names: tuple[str, ...]) -> list[str] | None:
+    """What stands before, in, between and after these tags, if they stand there in this order, each once."""
+    if [found[0] for found in marks] != [form for name in names for form in (f"<{name}>", f"</{name}>")]:
+        return None
     edges = [0, *(edge for found in marks for edge in found.span()), len(text)]
-    pieces = [text[begin:end].strip() for begin, end in zip(edges[::2], edges[1::2], strict=True)]
-    filled = all(pieces[1::2])
-    return float(filled and (outside == "accept" or not any(pieces[::2])))
+    return [text[begin:end].strip() for begin, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _stands_once(text: str, marks: list[re.Match[str]], name: str) -> bool:

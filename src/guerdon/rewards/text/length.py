@@ -1,4 +1,4 @@
-"""Measures of the text of a reply."""
+"""How much was written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from jaxtyping import Float
 
 from guerdon.algebra import reward
 from guerdon.core.rollouts import Rollouts
-
-__all__ = ["length"]
 
 
 @reward(range=(0, math.inf), lane="batch", requires=lambda unit: {"tokens"} if unit == "tokens" else ())
