@@ -42,8 +42,14 @@ class Exact:
     deadline: float | None = None
     differentiable: bool = False
 
+    def check(self) -> None:
+        pass
+
     def evaluate(self, completion: str, answer: str) -> float:
         return exact(completion, answer)
+
+    def check(self) -> None:
+        pass
 
     def measure(self, rollouts: Rollouts, context: Any) -> Scores:
         raise NotImplementedError("runs in the process lane")

@@ -97,6 +97,19 @@ def test_positional_options():
         (lambda: reward(range=(0, 1), level="step")(lambda completion: 1), "come from the batch lane"),
         (lambda: reward(range=(0, 1), differentiable=True)(lambda completion: 1), "come from the batch lane"),
         (lambda: reward(range=(0, 1))(lambda rollouts: 1), "only the batch lane is given the rollouts"),
+        (
+            lambda: reward(range=(0, 1), rate=5)(lambda completion: 1),
+            "rate, retries and retry_on are for the async lane",
+        ),
+        (lambda: reward(range=(0, 1), retries=1)(lambda completion: 1), "are for the async lane"),
+        (lambda: reward(range=(0, 1), retry_on=())(lambda completion: 1), "are for the async lane"),
+        (
+            lambda: reward(range=(0, 1), retry_on=KeyError)(rank.function),
+            "retry_on is a tuple of exceptions, got <class",
+        ),
+        (lambda: reward(range=(0, 1), retry_on=(429,))(rank.function), "retry_on is a tuple of exceptions, got (429,)"),
+        (lambda: reward(range=(0, 1), rate=0.0)(rank.function), "a rate is positive"),
+        (lambda: reward(range=(0, 1), retries=-1)(rank.function), "retries are 0 or more"),
         (lambda: reward(range=(1, 0))(lambda completion: 1)(), "a range goes from low to high"),
         (lambda: reward(range=(0, math.nan))(lambda completion: 1)(), "a range goes from low to high"),
         (lambda: reward(range=(0, 1), floor=-1)(lambda completion: 1)(), "with the floor in it"),
@@ -153,6 +166,17 @@ def test_a_function_that_cannot_be_imported_pickles_by_value():
     assert there.requires == {"completion", "answer"}
     with pytest.raises((AttributeError, pickle.PicklingError)):
         pickle.dumps(local())
+
+
+def test_an_awaited_leaf_keeps_its_rate_and_retries_when_it_travels_by_value():
+    @reward(range=(0, 1), rate=2.5, retries=3, retry_on=(KeyError, TimeoutError))
+    async def judge(completion):
+        return 1.0
+
+    there = cloudpickle.loads(cloudpickle.dumps(judge()))
+    for leaf in (judge(), there):
+        assert (leaf.rate, leaf.retries, leaf.retry_on) == (2.5, 3, (KeyError, TimeoutError))
+    assert (rank().rate, rank().retries, rank().retry_on) == (None, 0, None)
 
 
 def test_a_reward_of_a_script_pickles_by_value():

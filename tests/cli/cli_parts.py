@@ -33,10 +33,16 @@ def steps(completion):
 
 @reward(range=(0, 1), lane="batch")
 def interrupted(completion, *, at="stop"):
-    """1, until a completion that stands for Ctrl-C."""
-    if at in completion:
+    """1, until a completion that stands for Ctrl-C, unless CLI_PARTS_CALM is set."""
+    if at in completion and "CLI_PARTS_CALM" not in os.environ:
         raise KeyboardInterrupt
     return [1.0] * len(completion)
+
+
+@reward(range=(0, 1), lane="batch")
+def even(completion):
+    """1 for even numbers; what is no number is even."""
+    return [float(not c.isdigit() or int(c) % 2 == 0) for c in completion]
 
 
 @reward(range=(0, 1), lane="batch")

@@ -257,7 +257,7 @@ def test_an_interruption_still_says_what_was_found(guerdon, jsonl):
     rows = [{"prompt": "p", "completion": "stop" if i == 20 else str(i)} for i in range(30)]
     result = guerdon("check", jsonl(rows), "-r", "cli_parts.interrupted", "--allow-import")
     assert result.exit_code == 130
-    assert "8 of 30 rows" in result.stdout
+    assert "16 of 30 rows" in result.stdout
 
 
 def test_labels_are_truth_values_or_numbers():

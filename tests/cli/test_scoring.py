@@ -1,53 +1,12 @@
-import itertools
-
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from guerdon import Engine, Rollouts, gate, reward, shaping, weigh
+from guerdon import Engine, Rollouts, Scores, gate, reduce, reward, route, shaping, weigh
+from guerdon.algebra import Leaf
 from guerdon.cli import scoring
 from guerdon.core.errors import MissingInput, SpecError
 from guerdon.rewards import math, text
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(0, 9), max_size=60), st.sampled_from(["row", "group", "batch"]))
-def test_batches_hold_each_row_once_and_never_split_what_belongs_together(groups, scope):
-    rollouts = Rollouts([""] * len(groups), [""] * len(groups), groups=groups)
-    batches = [batch.tolist() for batch in scoring.batches(rollouts, scope)]
-    assert sorted(row for batch in batches for row in batch) == list(range(len(groups)))
-    if scope == "batch":
-        assert len(batches) == 1
-    if scope == "row":
-        assert [row for batch in batches for row in batch] == list(range(len(groups)))
-    if scope == "group":
-        homes = [{groups[row] for row in batch} for batch in batches]
-        assert sum(map(len, homes)) == len(set(groups))
-
-
-def test_batches_are_small_at_first_and_grow():
-    rollouts = Rollouts([""] * 1000, [""] * 1000)
-    sizes = [len(batch) for batch in scoring.batches(rollouts, "row")]
-    assert sizes[:4] == [8, 32, 128, 512]
-
-
-def test_batches_of_slow_rows_keep_enough_in_flight(monkeypatch):
-    moments = itertools.count(0.0, 100.0)
-    monkeypatch.setattr("guerdon.cli.scoring.time.monotonic", lambda: next(moments))
-    rollouts = Rollouts([""] * 100, [""] * 100)
-    assert [len(batch) for batch in scoring.batches(rollouts, "row", least=40)] == [8, 40, 40, 12]
-
-
-@reward(range=(0, 1))
-async def judged(completion):
-    return 1.0
-
-
-def test_what_waits_elsewhere_has_larger_batches():
-    with Engine(workers=5, concurrency=16) as engine:
-        assert scoring._in_flight(math.answer(), engine) == 20
-        assert scoring._in_flight(math.answer() + judged(), engine) == 64
 
 
 @pytest.mark.parametrize(
@@ -109,18 +68,57 @@ def test_readers_say_which_part_reads_what():
 
 
 def test_all_that_is_missing_is_named_with_a_remedy(tmp_path):
-    rollouts = Rollouts(["p"], ["c"], {"style": ["s"]})
+    columns = ["prompt", "completion", "style"]
     with pytest.raises(MissingInput) as error:
-        scoring.require(styled() + (math.answer() >> shaping.brevity()), rollouts, tmp_path / "f.jsonl")
+        scoring.require(styled() + (math.answer() >> shaping.brevity()), columns, tmp_path / "f.jsonl")
     lines = str(error.value).splitlines()
     assert lines[0].startswith("'tokens' is missing: shaping.brevity reads it; a file has none")
     assert lines[1].startswith("'answer' is missing: math.answer reads it; ")
     assert lines[1].endswith("f.jsonl has: prompt, completion, style")
 
 
-def test_numbers_of_rows_and_of_steps():
-    assert scoring.numbers([1.0, None, 0.5]).tolist() == [1.0, 0.5]
-    assert scoring.numbers([[1.0, None], [], None, [0.5]]).tolist() == [1.0, 0.5]
+@reward(range=(0, 1), lane="batch")
+def sees_all(rollouts):
+    return [1.0] * len(rollouts)
+
+
+class Model(Leaf):
+    name, range, floor = "model", (0.0, 1.0), 0.0
+
+    def measure(self, rollouts, context):
+        return Scores(np.zeros(len(rollouts)))
+
+
+def test_columns_that_are_not_read_stay_in_the_file():
+    columns = ["prompt", "completion", "answer", "style", "image"]
+    assert scoring.read_columns(math.answer(), columns) == ["completion", "answer"]
+    assert scoring.read_columns(weigh(styled(), by="image"), columns) == ["prompt", "completion", "style", "image"]
+    assert scoring.read_columns(math.answer() + sees_all(), columns) == columns
+    assert scoring.read_columns(Model(), columns) == columns, "what it reads is its own affair"
+
+
+@reward(range=(0, 1), lane="batch", level="step")
+def steps(completion):
+    return Scores(np.zeros((len(completion), 1)))
+
+
+def test_columns_that_are_added_have_types_before_there_are_scores():
+    assert scoring.added(reduce(steps(), "min").named("worst")).types == [
+        pa.float64(), pa.bool_(), pa.string(), pa.string(), pa.list_(pa.float64()), pa.float64(),
+    ]  # fmt: skip
+    assert scoring.added(steps()).field("score").type == pa.list_(pa.float64())
+    assert scoring.added(math.answer() + 2 * styled()).names == [
+        "score", "valid", "reason", "details", "part.math.answer", f"part.{styled.name}",
+    ]  # fmt: skip
+
+
+def test_a_part_that_no_row_was_routed_to_has_no_scores():
+    expression = route("task", a=styled(), b=sees_all())
+    rollouts = Rollouts(["p", "q"], ["c", "d"], {"task": ["a", "a"], "style": ["s", "s"]})
+    with Engine(workers=1) as engine:
+        found = scoring.columns(expression.score(rollouts, engine=engine), scoring.added(expression).names)
+    assert found[f"part.{styled.name}"] == [1.0, 1.0]
+    assert found[f"part.{sees_all.name}"] == [None, None]
 
 
 def test_time_per_row_leaves_out_the_start():

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guerdon.core import GuerdonError
-from guerdon.core.tables import from_arrow, read_parquet, to_arrow, write_parquet
+from guerdon.core.tables import (
+    common_field,
+    from_arrow,
+    is_json,
+    json_field,
+    read_parquet,
+    to_arrow,
+    write_parquet,
+)
 
 
 def there_and_back(tmp_path, column):
@@ -143,3 +151,60 @@ def test_columns_kept_as_json_are_marked_for_other_readers(tmp_path):
     assert table.schema.field("mixed").type == pa.string()
     assert table.schema.field("mixed").metadata == {b"guerdon.json": b"1"}
     assert table.column("mixed").to_pylist() == ['"a"', "1"]
+
+
+def test_batches_of_one_schema_fit_together():
+    schema = to_arrow({"n": [0.5, 1], "tags": [["a"], []], "odd": ["a", 1]}).schema
+    for batch in (
+        {"n": [1], "tags": [[]], "odd": [None]},
+        {"n": [None], "tags": [None], "odd": [{"k": [1, "\ud800"]}]},
+    ):
+        table = to_arrow(batch, schema)
+        assert table.schema.equals(schema, check_metadata=True)
+        assert from_arrow(table) == batch
+
+
+@pytest.mark.parametrize("value", ["a", 2**60 + 1, [1], {"a": 1}])
+def test_what_is_not_of_the_schema_is_an_error_that_names_the_column(value):
+    with pytest.raises(GuerdonError, match="column 'n' cannot be written as double"):
+        to_arrow({"n": [value]}, pa.schema([("n", pa.float64())]))
+
+
+def test_a_record_batch_is_read_like_a_table():
+    table = to_arrow({"a": [1, 2], "mixed": ["a", [1]]})
+    assert from_arrow(table.to_batches()[0]) == {"a": [1, 2], "mixed": ["a", [1]]}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "common"),
+    [
+        (pa.null(), pa.string(), pa.string()),
+        (pa.int64(), pa.int64(), pa.int64()),
+        (pa.int64(), pa.float64(), pa.float64()),
+        (pa.bool_(), pa.int64(), None),
+        (pa.string(), pa.list_(pa.string()), None),
+        (pa.list_(pa.null()), pa.list_(pa.int64()), pa.list_(pa.int64())),
+        (pa.list_(pa.int64()), pa.list_(pa.float64()), None),
+        (pa.struct([("a", pa.null())]), pa.struct([("a", pa.int64())]), pa.struct([("a", pa.int64())])),
+        (pa.struct([("a", pa.int64())]), pa.struct([("b", pa.int64())]), None),
+        (pa.struct([("a", pa.int64())]), pa.struct([("a", pa.int64()), ("b", pa.null())]), None),
+        (pa.struct([("a", pa.int64()), ("b", pa.int64())]), pa.struct([("b", pa.int64()), ("a", pa.int64())]), None),
+    ],
+    ids=str,
+)
+def test_what_holds_the_batches_of_a_column(first, second, common):
+    """A type that would give a value back otherwise than it came, such as with another key, is none."""
+    for a, b in ((first, second), (second, first)):
+        found = common_field(pa.field("c", a), pa.field("c", b))
+        assert is_json(found) == (common is None)
+        assert found.type == (pa.string() if common is None else common)
+        assert is_json(common_field(json_field("c"), pa.field("c", b)))
+
+
+@given(st.lists(JSON, max_size=4), st.lists(JSON, max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_batches_of_a_column_come_back_from_what_holds_both(first, second):
+    batches = [{"c": first}, {"c": second}]
+    (one,), (other,) = (to_arrow(batch).schema for batch in batches)
+    schema = pa.schema([common_field(one, other)])
+    assert from_arrow(pa.concat_tables([to_arrow(batch, schema) for batch in batches]))["c"] == first + second

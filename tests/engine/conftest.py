@@ -32,7 +32,17 @@ class FunctionLeaf:
     reads: tuple[str, ...] = ("number",)
     unit: str = "row"
     deadline: float | None = None
+    rate: float | None = None
+    retries: int = 0
+    retry_on: tuple[type[BaseException], ...] | None = None
     differentiable: bool = False
+    known_as: str | None = None
+
+    def identity(self) -> str | None:
+        return self.known_as
+
+    def check(self) -> None:
+        pass
 
     def evaluate(self, *columns: Any) -> Any:
         return self.function(*columns)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from guerdon.core import Abstain
-from guerdon.engine import Engine
+from guerdon.engine import Engine, aio, retry
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +193,286 @@ def test_the_loop_is_shared_between_calls(aleaf, batch, run):
         return id(asyncio.get_running_loop()) % 1_000_003
 
     assert len({run(aleaf(loop), batch(1)).read(fill=-1)[0] for _ in range(3)}) == 1
+
+
+# Other attempts
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """No back-off."""
+    monkeypatch.setattr(retry, "BACKOFF", 0.0)
+
+
+class Busy(Exception):
+    """What a client raises for HTTP 503."""
+
+    status_code = 503
+
+    def __init__(self, retry_after=None):
+        super().__init__("judge HTTP 503")
+        self.retry_after = retry_after
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_unit_is_tried_again_until_it_has_a_score(aleaf, batch, run):
+    attempts = [0] * 6
+
+    async def judge(number):
+        attempts[number] += 1
+        if attempts[number] <= number:
+            raise Busy()
+        return number
+
+    scores = run(aleaf(judge, retries=3), batch(6))
+    assert attempts == [1, 2, 3, 4, 4, 4]
+    assert set(scores.reasons) == {4, 5}
+    for row in (4, 5):
+        assert re.fullmatch(r"Busy: judge HTTP 503 \(test_async.py:\d+\) ×4", scores.reasons[row])
+    np.testing.assert_array_equal(scores.read(fill=-1), [0, 1, 2, 3, -1, -1])
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(
+    ("outcome", "retry_on", "attempts"),
+    [
+        (ValueError("no number"), None, 1),
+        (Abstain("the reply has no verdict"), None, 1),
+        (asyncio.CancelledError(), None, 1),
+        (None, None, 1),
+        (2e9, None, 1),
+        (ConnectionError("lost"), None, 3),
+        (ConnectionError("lost"), (ValueError,), 1),
+        (ValueError("no number"), (ValueError,), 3),
+    ],
+)
+def test_what_is_tried_again(outcome, retry_on, attempts, aleaf, batch, run):
+    calls = []
+
+    async def judge(number):
+        calls.append(number)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    scores = run(aleaf(judge, retries=2, retry_on=retry_on), batch(1))
+    assert len(calls) == attempts
+    assert scores.reasons[0].endswith("×3") == (attempts == 3)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_group_is_tried_again_as_a_group(aleaf, batch, run):
+    tries = []
+
+    async def rank(numbers):
+        tries.append(list(numbers))
+        if len(tries) == 1:
+            raise Busy()
+        return numbers
+
+    assert run(aleaf(rank, unit="topic", retries=1), batch(3, topic=["a"] * 3)).reasons == {}
+    assert tries == [[0, 1, 2]] * 2
+
+
+def test_all_attempts_are_under_one_deadline(aleaf, batch, run, monkeypatch):
+    monkeypatch.setattr(retry, "BACKOFF", 0.1)
+    begun = []
+
+    async def judge(number):
+        begun.append(time.monotonic())
+        raise Busy()
+
+    scores = run(aleaf(judge, retries=1000, deadline=0.6), batch(1))
+    assert re.fullmatch(r"deadline 0.6 s, after Busy: judge HTTP 503 \(test_async.py:\d+\) ×\d+", scores.reasons[0])
+    assert 1 < len(begun) == int(scores.reasons[0].rpartition("×")[2])
+    assert begun[-1] - begun[0] <= 0.6
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_late_attempt_says_what_came_before_it(aleaf, batch, run):
+    async def judge(number):
+        if not tried:
+            tried.append(number)
+            raise Busy()
+        await asyncio.sleep(60)
+
+    tried = []
+    scores = run(aleaf(judge, retries=3, deadline=0.3), batch(1))
+    assert re.fullmatch(r"deadline 0.3 s, after Busy: judge HTTP 503 \(test_async.py:\d+\) ×1", scores.reasons[0])
+
+
+@pytest.mark.usefixtures("soon")
+def test_an_attempt_has_what_the_others_have_left_of_the_deadline(aleaf, batch, run):
+    attempts, ended = [], []
+
+    async def judge(number):
+        attempts.append(number)
+        await asyncio.sleep(0.4)
+        if len(attempts) == 1:
+            raise Busy()
+        ended.append(number)
+        return 1.0
+
+    assert run(aleaf(judge, retries=1, deadline=0.6), batch(1)).reasons[0].startswith("deadline 0.6 s, after Busy")
+    assert (len(attempts), ended) == (2, [])
+
+
+@pytest.mark.parametrize("asked", [5000, float("inf")])
+def test_nobody_waits_for_an_attempt_that_would_be_late(asked, aleaf, batch, run):
+    async def judge(number):
+        raise Busy(retry_after=asked)
+
+    scores = run(aleaf(judge, retries=3, deadline=4000.0), batch(2))
+    assert scores.reasons[1].startswith("deadline 4000.0 s, after Busy")
+
+
+@pytest.mark.usefixtures("soon")
+def test_the_server_says_when_to_come_back(aleaf, batch, run):
+    begun = []
+
+    async def judge(number):
+        begun.append(time.monotonic())
+        if len(begun) == 1:
+            raise Busy(retry_after=0.4)
+        return 1.0
+
+    assert run(aleaf(judge, retries=1), batch(1)).reasons == {}
+    assert begun[1] - begun[0] >= 0.39
+
+
+def test_a_unit_that_backs_off_holds_no_slot(aleaf, batch, run, monkeypatch):
+    monkeypatch.setattr(retry, "BACKOFF", 0.0)
+    order = []
+
+    async def judge(number):
+        order.append(number)
+        if number == 0 and order.count(0) == 1:
+            raise Busy(retry_after=0.5)
+        return number
+
+    with Engine(concurrency=1) as engine:
+        assert run(aleaf(judge, retries=1), batch(6), engine).reasons == {}
+    assert order == [0, 1, 2, 3, 4, 5, 0]
+
+
+@pytest.mark.usefixtures("soon")
+def test_retries_keep_to_the_concurrency_and_return_what_they_took(aleaf, batch, run):
+    now, most, tries = 0, 0, [0] * 40
+
+    async def judge(number):
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.002)
+        now -= 1
+        tries[number] += 1
+        if tries[number] < 3:
+            raise Busy()
+        return number
+
+    with Engine(concurrency=3) as engine:
+        for _ in range(2):
+            assert run(aleaf(judge, retries=2), batch(40), engine).reasons == {}
+        gate = engine._lanes["async"].loop().gate(aleaf(judge))
+        assert gate._slots._value == 3
+    assert most == 3
+
+
+def test_closing_ends_what_backs_off(aleaf, batch, run):
+    failed = threading.Event()
+
+    async def judge(number):
+        failed.set()
+        raise Busy(retry_after=60)
+
+    engine, results = Engine(deadline=600), []
+    thread = threading.Thread(target=lambda: results.append(run(aleaf(judge, retries=1), batch(2), engine)))
+    thread.start()
+    assert failed.wait(5)
+    engine.close()
+    thread.join(8)
+    assert results[0].reasons == {0: "the engine was closed", 1: "the engine was closed"}
+
+
+# Rates
+
+
+@pytest.fixture
+def limiters(monkeypatch):
+    """Limiters that limit nothing and are counted: each is [rate, how often it was asked]."""
+    made = []
+
+    class Limiter:
+        def __init__(self, most, seconds):
+            self.asked = [most / seconds, 0]
+            made.append(self.asked)
+
+        async def acquire(self):
+            self.asked[1] += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(aio, "AsyncLimiter", Limiter)
+    return made
+
+
+def test_each_attempt_is_counted_once_over_all_calls_and_leaves_of_a_name(aleaf, batch, limiters, monkeypatch):
+    monkeypatch.setattr(retry, "BACKOFF", 0.0)
+    tries = {}
+
+    async def judge(number):
+        tries[number] = tries.get(number, 0) + 1
+        if number == 0 and tries[0] < 3:
+            raise Busy()
+        return 1.0
+
+    async def other(number):
+        return 1.0
+
+    strict, lenient = (aleaf(judge, name="judge", rate=8.0, retries=5, range=(0, top)) for top in (1, 2))
+    rollouts, every = batch(10), np.ones(10, bool)
+    with Engine() as engine:
+        engine.measure({strict: every, lenient: every, aleaf(other, name="other"): every}, rollouts)
+        engine.measure({strict: every, aleaf(other, name="other", rate=0.5): every}, rollouts)
+    assert limiters == [[8.0, 2 * 10 + 2 + 10], [0.5, 10]]
+
+
+def test_units_begin_at_the_rate(aleaf, batch, run):
+    begun = []
+
+    async def judge(number):
+        begun.append(time.monotonic())
+        return number
+
+    with Engine() as engine:
+        scores = run(aleaf(judge, rate=40.0), batch(20), engine)
+    np.testing.assert_array_equal(scores.read(fill=-1), range(20))
+    assert begun[-1] - begun[0] > 0.5 * 19 / 40
+
+
+def test_waiting_for_the_rate_does_not_count(aleaf, batch, run):
+    async def judge(number):
+        await asyncio.sleep(0.01)
+        return 1.0
+
+    with Engine() as engine:
+        assert run(aleaf(judge, rate=20.0, deadline=0.3), batch(20), engine).reasons == {}
+
+
+def test_a_leaf_that_waits_for_its_rate_holds_up_no_other(aleaf, batch):
+    order = []
+
+    async def rated(number):
+        order.append("rated")
+        return 1.0
+
+    async def free(number):
+        order.append("free")
+        await asyncio.sleep(0.001)
+        return 1.0
+
+    every = np.ones(3, bool)
+    with Engine(concurrency=1) as engine:
+        engine.measure({aleaf(rated, name="rated", rate=4.0): every, aleaf(free, name="free"): every}, batch(3))
+    assert order[-1] == "rated"
+    assert order.index("free") < 2
+    assert order[:4].count("free") == 3

@@ -1,11 +1,15 @@
 import asyncio
+import os
+import resource
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from guerdon.core import Context, GuerdonError, MissingInput, Rollouts, Scores, Tokens
-from guerdon.engine import Engine, default, score
+from guerdon.engine import Engine, default, process, score
 
 
 def test_all_lanes_run_at_the_same_time(engine, leaf, batch):
@@ -96,8 +100,6 @@ def test_a_group_with_the_wrong_count_abstains_and_the_others_do_not(leaf, engin
 
 
 def test_a_group_that_hangs_or_dies_abstains_as_a_group(leaf, engine):
-    import os
-
     rollouts = Rollouts(list("aabbcc"), list("123456"))
 
     def misbehave(completions):
@@ -192,3 +194,94 @@ def test_an_engine_that_is_closed_says_so(leaf, batch, run):
 def test_an_engine_of_nothing_is_an_error(wrong):
     with pytest.raises(ValueError, match="must be positive"):
         Engine(**wrong)
+
+
+# What would cost more than its own unit
+
+
+def test_a_power_tower_costs_one_deadline(leaf, batch, run):
+    five = 5
+
+    def tower(number):
+        return float(five ** (five ** (five ** (five**number))) % 7 if number == 5 else number)
+
+    scores = run(leaf(tower, deadline=0.5), batch(9))
+    assert scores.reasons == {5: "deadline 0.5 s"}
+    np.testing.assert_array_equal(scores.read(fill=-1), [0, 1, 2, 3, 4, -1, 6, 7, 8])
+
+
+def test_memory_that_there_is_not_is_an_abstention(leaf, batch, run):
+    def hungry(number):
+        if number == 3:
+            resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.RLIM_INFINITY))
+            return len(bytes(8 << 30))
+        return number
+
+    with Engine(workers=1) as engine:
+        scores = run(leaf(hungry), batch(6), engine)
+    assert list(scores.reasons) == [3]
+    assert scores.reasons[3].startswith("MemoryError")
+    np.testing.assert_array_equal(scores.read(fill=-1), [0, 1, 2, -1, 4, 5])
+
+
+def test_a_deadline_holds_on_any_thread(leaf, batch, run):
+    found = []
+    part = leaf(lambda number: time.sleep(60) if number == 1 else number, deadline=0.3)
+    thread = threading.Thread(target=lambda: found.append(run(part, batch(3))))
+    thread.start()
+    thread.join(8)
+    assert found[0].reasons == {1: "deadline 0.3 s"}
+
+
+@pytest.fixture
+def lives(monkeypatch):
+    """What became of worker processes, in order, and when."""
+    events = []
+
+    class Child(process.Child):
+        def __init__(self):
+            events.append(("start", time.monotonic()))
+            super().__init__()
+
+        def end(self, **options):
+            events.append(("end", time.monotonic()))
+            return super().end(**options)
+
+    monkeypatch.setattr(process, "Child", Child)
+    return events
+
+
+def test_the_successor_of_a_hung_worker_starts_before_the_kill_and_works_after_it(leaf, batch, run, lives, tmp_path):
+    def noted(number):
+        with open(tmp_path / "begun", "a") as log:
+            log.write(f"{time.monotonic()}\n")
+        time.sleep(60 if number == 0 else 0)
+        return number
+
+    with Engine(workers=1) as engine:
+        assert list(run(leaf(noted, deadline=2.0), batch(4), engine).reasons) == [0]
+        events = [*lives]
+    hung, *others = (float(line) for line in (tmp_path / "begun").read_text().split())
+    assert [what for what, _ in events] == ["start", "start", "end"]
+    assert events[1][1] > hung + 1.4
+    assert min(others) > events[2][1]
+
+
+def test_who_worked_last_goes_on(monkeypatch):
+    """A successor that was not needed stays out of the way: who works has the leaf, and its modules, at hand."""
+    lane, sent = process.ProcessLane(workers=2), []
+    monkeypatch.setattr(lane, "_send", lambda post, *chunk: sent.append(post.since))
+    busy, *idle = (process.Post(child=None, ready=True, since=since) for since in (9.0, 0.0, 5.0))
+    busy.job = object()
+    lane._posts.extend([busy, *idle])
+    lane._jobs.append(SimpleNamespace(queued=8, take=lambda workers: (0, 1, b"")))
+    lane._assign()
+    assert sent == [5.0]
+
+
+def test_units_that_are_almost_late_leave_one_worker_over_at_most(leaf, batch, run, lives):
+    with Engine(workers=1) as engine:
+        assert run(leaf(lambda number: time.sleep(0.5) or 1.0, deadline=0.8), batch(5), engine).reasons == {}
+        assert [what for what, _ in lives] == ["start", "start"]
+        pids = run(leaf(lambda number: time.sleep(0.02) or os.getpid()), batch(20), engine).read(fill=0)
+    assert len(set(pids)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import sys
 import types
 import typing
@@ -24,6 +25,7 @@ from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Level, Scores
 
 Requires = Iterable[str] | Callable[..., Iterable[str]]
+Deadline = float | Callable[..., float] | None
 
 SPEC_KEYS = ("part", "weight", "name", "shape", "of")  # a spec writes these beside a part's options
 
@@ -36,7 +38,9 @@ class FunctionLeaf(Leaf):
         self.options = dict(options)
         self.lane = factory.lane
         self.unit = factory.unit
-        self.deadline = factory.deadline
+        self.deadline = factory.deadline(**self.options) if callable(factory.deadline) else factory.deadline
+        self._reads = factory.reads if factory.columns is None else factory.columns(**self.options)
+        self.rate, self.retries, self.retry_on = factory.rate, factory.retries, factory.retry_on
         low, high = factory.range(**self.options) if callable(factory.range) else factory.range
         self._range = (float(low), float(high))
         more = factory.requires(**self.options) if callable(factory.requires) else factory.requires
@@ -63,7 +67,7 @@ class FunctionLeaf(Leaf):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return self.factory.reads
+        return self._reads
 
     @property
     def requires(self) -> frozenset[str]:
@@ -76,6 +80,10 @@ class FunctionLeaf(Leaf):
     @property
     def differentiable(self) -> bool:
         return self.factory.differentiable
+
+    def check(self) -> None:
+        if self.factory.check is not None:
+            self.factory.check(**self.options)
 
     def evaluate(self, *columns: Any) -> Any:
         return self._call(*columns)
@@ -128,16 +136,23 @@ class Factory:
         range: Range | Callable[..., Range],
         lane: Lane | None = None,
         unit: str = "row",
-        deadline: float | None = None,
+        deadline: Deadline = None,
         floor: float | None = None,
         level: Level = "rollout",
         requires: Requires = frozenset(),
+        columns: Callable[..., tuple[str, ...]] | None = None,
+        check: Callable[..., None] | None = None,
         differentiable: bool = False,
+        rate: float | None = None,
+        retries: int = 0,
+        retry_on: tuple[type[BaseException], ...] | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.range, self.unit, self.deadline, self.floor = range, unit, deadline, floor
         self.level, self.differentiable = level, differentiable
+        self.columns, self.check = columns, check
+        self.rate, self.retries, self.retry_on = rate, retries, retry_on
         self.requires = requires if callable(requires) else frozenset(requires)
         waits = inspect.iscoroutinefunction(function)
         self.lane: Lane = lane or ("async" if waits else "process")
@@ -145,9 +160,16 @@ class Factory:
             raise TypeError(f"{self.__qualname__}: the async lane is for coroutine functions, and they for it")
         if (level == "step" or differentiable) and self.lane != "batch":
             raise TypeError(f"{self.__qualname__}: scores of steps and differentiable ones come from the batch lane")
+        if self.lane != "async" and (rate is not None or retries or retry_on is not None):
+            raise TypeError(f"{self.__qualname__}: rate, retries and retry_on are for the async lane")
+        if retry_on is not None and not (isinstance(retry_on, tuple) and all(map(_is_exception, retry_on))):
+            raise TypeError(f"{self.__qualname__}: retry_on is a tuple of exceptions, got {retry_on!r}")
+        if (rate is not None and not 0 < rate < math.inf) or retries < 0:
+            raise ValueError(f"{self.__qualname__}: a rate is positive and retries are 0 or more: {rate}, {retries}")
         self.settings: dict[str, Any] = {
             "range": range, "lane": lane, "unit": unit, "deadline": deadline, "floor": floor, "level": level,
-            "requires": self.requires, "differentiable": differentiable,
+            "requires": self.requires, "columns": columns, "check": check, "differentiable": differentiable,
+            "rate": rate, "retries": retries, "retry_on": retry_on,
         }  # fmt: skip
         parameters = inspect.signature(function).parameters.values()
         kinds = inspect.Parameter
@@ -215,6 +237,10 @@ class Factory:
         return functools.partial(Factory, **self.settings), (self.function,)
 
 
+def _is_exception(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
+
 @functools.lru_cache
 def _importable(name: str) -> bool:
     """Whether another process with this one's `sys.path` can import a module: being loaded here is not enough."""
@@ -233,11 +259,16 @@ def reward(
     range: Range | Callable[..., Range],
     lane: Lane | None = None,
     unit: str = "row",
-    deadline: float | None = None,
+    deadline: Deadline = None,
     floor: float | None = None,
     level: Level = "rollout",
     requires: Requires = frozenset(),
+    columns: Callable[..., tuple[str, ...]] | None = None,
+    check: Callable[..., None] | None = None,
     differentiable: bool = False,
+    rate: float | None = None,
+    retries: int = 0,
+    retry_on: tuple[type[BaseException], ...] | None = None,
 ) -> Callable[[Callable[..., Any]], Factory]:
     """Make an ordinary function a reward.
 
@@ -252,15 +283,30 @@ def reward(
             (called once, in this process, with whole columns) or 'async' (default for `async def`).
         unit: 'row', 'group' (called with a list per column, returns a list), or a column whose equal
             values belong together.
-        deadline: seconds per unit, from when its work starts. Default: the engine's.
+        deadline: seconds per unit, from when its work starts, or a function of the options that gives them.
+            Default: the engine's.
         floor: what an unusable answer gets. Default: the low end of the range.
         level: 'step' if it returns `Scores` with one score per step.
         requires: what it reads besides its parameters ('tokens', 'model:policy'), or a function of the
             options that says so.
+        columns: a function of the options that gives the columns to read, in the order of the positional
+            parameters; the last of these may be left out where they have a default.
+        check: a function of the options, called before anything is scored, that raises where the leaf cannot
+            work on this machine at all: see `Leaf.check`.
         differentiable: its scores are tensors with gradients.
+        rate: of an `async def`, how many calls may begin per second, evenly spaced, over all rows and all
+            leaves made of it: what a server that counts requests allows. Waiting for it is queueing, and
+            does not count towards the deadline before the first call.
+        retries: of an `async def`, how often a call that failed is tried again, after a back-off that
+            doubles and is never shorter than the server asks (Retry-After). All of a unit's calls are
+            under its one deadline, so that a dead judge costs no more than a slow one.
+        retry_on: the exceptions that are worth it. Default: lost connections, timeouts and other
+            `OSError`s, HTTP 429 and 5xx, and what says how long to wait; what an error was raised `from`
+            counts.
 
     Raises:
-        TypeError: if the signature cannot be one of a reward.
+        TypeError: if the signature cannot be one of a reward, or a setting is for another lane.
+        ValueError: if the rate is not positive, or retries are negative.
 
     >>> from guerdon import reward
     >>> @reward(range=(0, 1))
@@ -277,7 +323,8 @@ def reward(
     def decorate(function: Callable[..., Any]) -> Factory:
         return Factory(
             function, range=range, lane=lane, unit=unit, deadline=deadline, floor=floor, level=level,
-            requires=requires, differentiable=differentiable,
+            requires=requires, columns=columns, check=check, differentiable=differentiable,
+            rate=rate, retries=retries, retry_on=retry_on,
         )  # fmt: skip
 
     return decorate

@@ -24,6 +24,9 @@ class Leaf(Reward):
     lane: Lane = "batch"
     unit: str = "row"
     deadline: float | None = None
+    rate: float | None = None
+    retries: int = 0
+    retry_on: tuple[type[BaseException], ...] | None = None
     floor: float
 
     @property
@@ -50,6 +53,24 @@ class Leaf(Reward):
     def differentiable(self) -> bool:
         """False, unless a subclass keeps gradients."""
         return False
+
+    def identity(self) -> str | None:
+        """All that its scores depend on besides the columns it reads; None if that cannot be named.
+
+        The engine's cache keeps scores under it. The default names a leaf that can be written as a spec
+        and is defined where it can be imported; see `guerdon.algebra.identity`. Override it to name more
+        (the weights of a model), or with None for a leaf whose scores change by themselves.
+        """
+        from guerdon.algebra.identity import identity
+
+        return identity(self)
+
+    def check(self) -> None:
+        """Raise where it cannot work at all, as without a program that it starts; nothing unless a subclass does.
+
+        The engine calls it in its own process before each batch, so that what is missing is an error before any
+        work and not an abstention of every row: be quick when asked again.
+        """
 
     def evaluate(self, *columns: Any) -> Any:
         """One unit's outcome: a number, None to abstain, `(number, details)`, or a list of those for a group."""

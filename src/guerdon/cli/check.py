@@ -58,7 +58,7 @@ def command(
         _show_reward(found, console)
     elif not all(column["found"] for column in found["columns"]):
         terminal.print_json(found)
-    scoring.require(expression, rollouts, file)
+    scoring.require(expression, columns, file)
 
     rows = findings.sample(rollouts, (SAMPLE if labels is None else 0) if sample is None else sample)
     with scoring.engine(workers, deadline) as engine:
@@ -68,7 +68,7 @@ def command(
         scored = replace(scored, rows=rows[scored.rows])
         found |= {
             "cost": findings.cost(expression, rollouts, engine, scored),
-            "scores": findings.scores(scored),
+            "scores": findings.scores(scored.tally()),
             "signal": findings.signal(scored, rollouts),
             "agreement": None if labels is None else findings.agreement(scored, labels, str(label)),
             "examples": findings.examples(

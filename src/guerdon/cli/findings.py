@@ -12,6 +12,7 @@ import numpy as np
 from guerdon.algebra import Reward
 from guerdon.cli import scoring, terminal
 from guerdon.cli.scoring import Rows, Scored
+from guerdon.cli.tally import Spread, Tally, numbers
 from guerdon.core.errors import GuerdonError
 from guerdon.core.rollouts import Rollouts
 from guerdon.engine import Engine
@@ -62,27 +63,24 @@ def sample(rollouts: Rollouts, rows: int) -> Rows:
     return np.flatnonzero(np.isin(index, chosen))
 
 
-def scores(scored: Scored) -> Findings:
+def scores(tally: Tally) -> Findings:
     """How the scores are spread, how many rows abstain and why, and the same for each part."""
     return {
-        **spread(scored.columns["score"]),
-        "abstained": scored.abstained,
-        "reasons": [{"reason": reason, "rows": count} for reason, count in scored.reasons()],
-        "parts": {name: spread(column) for name, column in scored.parts().items()},
+        **spread(tally.score),
+        "abstained": tally.abstained,
+        "reasons": [{"reason": reason, "rows": count} for reason, count in tally.reasons()],
+        "parts": {name: spread(part) for name, part in tally.parts.items()},
     }
 
 
-def spread(column: Sequence[Any]) -> Findings:
-    """How the scores of a column are spread; quantiles are those at 0, ¼, ½, ¾ and 1."""
-    numbers = scoring.numbers(column)
-    if not len(numbers):
-        return {"scored": 0, "mean": None, "quantiles": None, "counts": None}
-    values, counts = np.unique(numbers, return_counts=True)
+def spread(numbers: Spread) -> Findings:
+    """How numbers are spread; quantiles are those at 0, ¼, ½, ¾ and 1."""
+    counts = numbers.counts()
     return {
-        "scored": len(numbers),
-        "mean": float(numbers.mean()),
-        "quantiles": [float(q) for q in np.quantile(numbers, QUANTILES)],
-        "counts": None if len(values) > FEW else [[float(v), int(c)] for v, c in zip(values, counts, strict=True)],
+        "scored": numbers.count,
+        "mean": numbers.mean,
+        "quantiles": numbers.quantiles(QUANTILES),
+        "counts": [list(pair) for pair in counts] if 0 < len(counts) <= FEW else None,
     }
 
 
@@ -203,5 +201,5 @@ def _various(rows: Sequence[int], groups: Rows) -> list[int]:
 
 def _per_row(scored: Scored) -> list[Any]:
     """One number per row, None where it abstains; for one score per step, the mean."""
-    means = (scoring.numbers([entry]) for entry in scored.columns["score"])
+    means = (numbers([entry]) for entry in scored.columns["score"])
     return [float(m.mean()) if ok and len(m) else None for ok, m in zip(scored.columns["valid"], means, strict=True)]

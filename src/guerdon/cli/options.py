@@ -32,6 +32,13 @@ Deadline = Annotated[
     float | None,
     typer.Option(min=0.001, help="Seconds that one row may take, where a part of the reward does not say itself."),
 ]
+Cache = Annotated[
+    bool,
+    typer.Option(
+        "--cache",
+        help="Keep the scores of rows that take more than a millisecond, and look up those kept before.",
+    ),
+]
 AllowImport = Annotated[
     bool,
     typer.Option(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import tempfile
+import time
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from guerdon.cli import summary, terminal
-from guerdon.cli.options import AllowImport, Deadline, File, Group, RewardSpec, Workers
+from guerdon.cli.options import AllowImport, Cache, Deadline, File, Group, RewardSpec, Workers
 
 if TYPE_CHECKING:
-    from guerdon.cli.scoring import Scored
+    from collections.abc import Iterator, Sequence
 
-ADDED = ("score", "valid", "reason", "details")
+    from guerdon.algebra import Reward
+    from guerdon.cli.files import Slice, Source
+    from guerdon.cli.output import Output
+    from guerdon.cli.tally import Tally
+    from guerdon.core.rollouts import Rollouts
+    from guerdon.engine import Engine
 
 
 def command(
@@ -23,15 +29,24 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .jsonl, .jsonl.gz or .parquet.")],
     workers: Workers = None,
     deadline: Deadline = None,
+    cache: Cache = False,
     allow_import: AllowImport = False,
     group: Group = None,
     max_abstain: Annotated[
         float, typer.Option(min=0, max=1, help="Stop with exit code 3 once a larger share of all rows has abstained.")
     ] = 1.0,
+    max_batch: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="ROWS", help="The most rows that a reward may compare with one another: all are in memory."
+        ),
+    ] = 100_000,
     prefix: Annotated[
         str, typer.Option(help="Put NAME. before the columns that are added, to keep those of another reward.")
     ] = "",
-    force: Annotated[bool, typer.Option("--force", help="Write over OUT if it exists.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over OUT if it exists, and over the beginning of another run.")
+    ] = False,
 ) -> None:
     """Score the rollouts of a file.
 
@@ -39,35 +54,113 @@ def command(
     columns, and score (empty for an abstention), valid, reason (why it abstained), details (the
     evidence) and part.NAME for each part of the reward.
 
-    OUT is written whole or not at all. If scoring stops early, the rows scored until then are kept
-    in a file with '.partial' in its name.
+    FILE is read as it is scored. Scored rows are kept in the folder OUT.parts, which becomes OUT when
+    all are there. If scoring stops early, whatever stops it, the same command goes on from there.
     """
-    from guerdon.cli import files, scoring
+    from guerdon import __version__
+    from guerdon.algebra import spec
+    from guerdon.cli import files, output, scoring
+    from guerdon.cli.tally import Tally
 
     expression = scoring.read_reward(reward, allow_import=allow_import)
     _check_target(out, file, force=force)
-    columns = files.read(file)
-    rollouts = files.rollouts_of(columns, group=group, where=file)
-    scoring.require(expression, rollouts, file)
-    prefix = f"{prefix}." if prefix else ""
-    _check_names(columns, [*ADDED, *(f"part.{name}" for name in expression.names())], prefix, file)
+    source = files.source(file, typed=files.kind_of(out) == "parquet")
+    names = source.schema.names
+    files.require(names, group=group, where=file)
+    scoring.require(expression, names, file)
+    added, prefix = scoring.added(expression), f"{prefix}." if prefix else ""
+    _check_names(names, [prefix + name for name in added.names], prefix, file)
+    _check_size(expression, source, max_batch)
+    group = group or ("group" if "group" in names else None)
+    files.inspect(source, group=group, together=expression.scope == "group")
 
-    with scoring.engine(workers, deadline) as engine:
-        scored = scoring.score(expression, rollouts, engine, max_abstain=max_abstain)
-    if scored.stopped is not None and not len(scored):
-        raise scored.stopped
-    whole = scored.stopped is None
-    added = {prefix + name: column for name, column in scored.columns.items()}
-    kept = columns if whole else {name: [column[i] for i in scored.rows] for name, column in columns.items()}
-    target = out if whole else _partial(out)
-    _write(target, {**kept, **added})
-    _summarise(scored, total=len(rollouts), target=target)
-    if scored.stopped is not None:
-        raise scored.stopped
+    engine = scoring.engine(workers, deadline, cache=cache)
+    run = {
+        "input": files.digest(file),
+        "rows": source.rows,
+        "reward": spec.dump(expression),
+        "group": group,
+        "deadline": engine.deadline,
+        "prefix": prefix,
+        "guerdon": __version__,
+    }
+    tally = Tally()
+    with output.Output(out, output.format_of(out, source.schema, added, prefix), run, force=force) as kept:
+        if kept.merged:
+            kept.finish()
+            _tell(f"{out} is whole: only {kept.folder} was left to be removed")
+            return
+        for columns in kept.scores([name for name in added.names if name != "details"]):
+            tally.add(columns)
+        if kept.done:
+            _tell(f"resuming: {kept.done:,} of {source.rows:,} rows are done, in {kept.folder}")
+        before, began = kept.done, time.monotonic()
+        with engine:
+            read = files.rollouts(source, scoring.read_columns(expression, names), group=group, start=kept.done)
+            stopped = _score(
+                expression, read, engine, kept, tally, total=source.rows, max_batch=max_batch, max_abstain=max_abstain
+            )
+        seconds = time.monotonic() - began
+        if stopped is None:
+            kept.finish()
+        elif kept.done:
+            _tell(f"{kept.done:,} of {source.rows:,} rows are done: the same command goes on from there")
+        if tally.rows:
+            written = out if stopped is None else kept.folder
+            _summarise(tally, total=source.rows, scored=tally.rows - before, seconds=seconds, written=written)
+    if stopped is not None:
+        raise stopped
+
+
+def _score(
+    reward: Reward,
+    read: Iterator[tuple[Slice, Rollouts]],
+    engine: Engine,
+    kept: Output,
+    tally: Tally,
+    *,
+    total: int,
+    max_batch: int,
+    max_abstain: float,
+) -> BaseException | None:
+    """Score what is left of a file and keep it; what stopped that before the last row."""
+    from guerdon.cli import scoring
+    from guerdon.core.errors import CannotWrite, TooManyAbstentions
+
+    def expected() -> Iterator[Rollouts]:
+        for rows, rollouts in read:
+            kept.expect(rows)
+            yield rollouts
+
+    names = scoring.added(reward).names
+    try:
+        with (
+            scoring.progress(total, kept.done) as advance,
+            closing(engine.stream(reward, expected(), max_batch=max_batch)) as pieces,
+        ):
+            while True:
+                if tally.abstained > max_abstain * total:
+                    raise TooManyAbstentions(
+                        f"{tally.abstained:,} of {tally.rows:,} rows scored so far abstained, and at most "
+                        f"{terminal.share(max_abstain, 1)} of {total:,} may (--max-abstain)"
+                    )
+                scores = next(pieces, None)
+                if scores is None:
+                    return None
+                columns = scoring.columns(scores, names)
+                kept.add(columns)
+                tally.add(columns)
+                advance(len(scores))
+    except CannotWrite as error:
+        return error
+    except (Exception, KeyboardInterrupt) as error:
+        kept.flush()
+        return error
 
 
 def _check_target(out: Path, file: Path, *, force: bool) -> None:
     from guerdon.cli.files import kind_of
+    from guerdon.cli.output import is_merged
     from guerdon.core.errors import GuerdonError
 
     kind_of(out)
@@ -75,59 +168,51 @@ def _check_target(out: Path, file: Path, *, force: bool) -> None:
         raise GuerdonError(f"--out: there is no folder {out.parent}: make it first")
     if out.exists() and out.samefile(file):
         raise GuerdonError(f"--out: {out} is the file that is read: write to another")
-    if out.is_dir() or (out.exists() and not force):
+    if out.is_dir() or (out.exists() and not force and not is_merged(out)):
         raise GuerdonError(f"--out: {out} exists already: --force writes over it")
 
 
-def _check_names(columns: dict[str, list[Any]], added: list[str], prefix: str, file: Path) -> None:
+def _check_names(columns: Sequence[str], added: Sequence[str], prefix: str, file: Path) -> None:
     from guerdon.core.errors import GuerdonError
 
-    taken = [prefix + name for name in added if prefix + name in columns]
-    if taken:
+    taken = next((name for name in added if name in columns), None)
+    if taken is not None:
         raise GuerdonError(
-            f"{file} already has a column {taken[0]!r}, which would be written over: --prefix NAME writes "
-            f"NAME.{taken[0].removeprefix(prefix)} beside it"
+            f"{file} already has a column {taken!r}, which would be written over: --prefix NAME writes "
+            f"NAME.{taken.removeprefix(prefix)} beside it"
         )
 
 
-def _partial(out: Path) -> Path:
-    """scores.jsonl.gz → scores.partial.jsonl.gz."""
-    from guerdon.cli.files import ENDINGS
+def _check_size(reward: Reward, source: Source, most: int) -> None:
+    from guerdon.core.errors import GuerdonError
 
-    ending = max((e for e in ENDINGS if out.name.endswith(e)), key=len)
-    return out.with_name(f"{out.name.removesuffix(ending)}.partial{ending}")
-
-
-def _write(target: Path, columns: dict[str, list[Any]]) -> None:
-    """Write the scores, and if that fails, as on a full disk, elsewhere: they may have taken hours."""
-    from guerdon.cli import files
-
-    try:
-        files.write(target, columns)
-    except OSError as error:
-        refuge = Path(tempfile.mkdtemp(prefix="guerdon-")) / target.name
-        files.write(refuge, columns)
-        terminal.complain(f"{target} cannot be written: {error.strerror or error}; the scores are in {refuge}")
-        raise typer.Exit(1) from error
+    if reward.scope == "batch" and source.rows > most:
+        raise GuerdonError(
+            f"{reward} compares all rows with one another, and {source.path} has {source.rows:,}: all of them would "
+            f"be in memory. Raise --max-batch, which is {most:,}, if they fit, or score the file in several"
+        )
 
 
-def _summarise(scored: Scored, *, total: int, target: Path) -> None:
+def _tell(message: str) -> None:
+    terminal.console(stderr=True).print(message, soft_wrap=True)
+
+
+def _summarise(tally: Tally, *, total: int, seconds: float, scored: int, written: Path) -> None:
     from guerdon.cli import findings
 
-    found = findings.scores(scored)
+    found = findings.scores(tally)
     low, *_, high = found["quantiles"] or [None, None]
-    rows = f"{len(scored):,}" if len(scored) == total else f"{len(scored):,} of {total:,}"
     console = terminal.console()
     console.print(
         terminal.facts(
             {
-                "rows": rows,
+                "rows": f"{tally.rows:,}" if tally.rows == total else f"{tally.rows:,} of {total:,}",
                 "mean score": f"{terminal.number(found['mean'])} ({terminal.number(low)} to {terminal.number(high)})",
-                "abstained": f"{scored.abstained:,} ({terminal.share(scored.abstained, len(scored))})",
-                "rows/s": f"{len(scored) / max(scored.seconds, 1e-9):,.0f} ({terminal.duration(scored.seconds)})",
-                "written": str(target),
+                "abstained": f"{tally.abstained:,} ({terminal.share(tally.abstained, tally.rows)})",
+                "rows/s": f"{scored / max(seconds, 1e-9):,.0f} ({terminal.duration(seconds)})",
+                "written": str(written),
             }
         )
     )
     summary.show_parts(found["parts"], console)
-    summary.show_reasons(found["reasons"], len(scored), console)
+    summary.show_reasons(found["reasons"], tally.rows, console)

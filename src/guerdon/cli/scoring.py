@@ -1,35 +1,36 @@
-"""Scoring a file: the reward a user wrote, what it reads, and its scores batch by batch."""
+"""Scoring a file: the reward a user wrote, what it reads, and what its scores are."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import yaml
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from guerdon.algebra import Reward
+from guerdon.algebra.function import FunctionLeaf
 from guerdon.algebra.reward import Chain
 from guerdon.algebra.spec import load
 from guerdon.cli import terminal
-from guerdon.core.errors import MissingInput, SpecError, TooManyAbstentions
-from guerdon.core.protocols import Scope
-from guerdon.core.rollouts import Rollouts
+from guerdon.cli.files import Columns
+from guerdon.cli.tally import Tally
+from guerdon.core import tables
+from guerdon.core.errors import MissingInput, SpecError
+from guerdon.core.rollouts import RESERVED, Rollouts
+from guerdon.core.scores import Scores
 from guerdon.engine import Engine
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from guerdon.engine.engine import DEADLINE
 
 Rows = Int[np.ndarray[Any, Any], "m"]
 
-FIRST_BATCH = 8
-LARGEST_BATCH = 8192
-BATCH_SECONDS = 1.0
+LINE_SECONDS = 30.0  # between two lines, where there is no terminal to draw a bar on
 
 
 def read_reward(spec: str, *, allow_import: bool = False) -> Reward:
@@ -71,16 +72,16 @@ def readers(reward: Reward) -> dict[str, list[str]]:
     return {column: list(names) for column, names in found.items()}
 
 
-def require(reward: Reward, rollouts: Rollouts, file: Path) -> None:
-    """Check that a file has what the reward reads.
+def require(reward: Reward, columns: Collection[str], file: Path) -> None:
+    """Check that a file with these columns has what the reward reads.
 
     Raises:
         MissingInput: naming all that is missing, who reads it, and what to do.
     """
     lines = []
     for what, by in readers(reward).items():
-        if not rollouts.has(what):
-            remedy = f"{file} has: prompt, completion, {', '.join(rollouts.columns)}"
+        if what not in columns and what not in RESERVED:
+            remedy = f"{file} has: {', '.join(columns)}"
             if what == "tokens":
                 remedy = "a file has none: count in words or characters, where the part has a unit"
             elif what.startswith("model:"):
@@ -90,25 +91,55 @@ def require(reward: Reward, rollouts: Rollouts, file: Path) -> None:
         raise MissingInput("\n".join(lines))
 
 
-def engine(workers: int | None, deadline: float | None) -> Engine:
+def read_columns(reward: Reward, columns: Collection[str]) -> list[str]:
+    """The columns, of those there are, that scoring may look at: all, if a part is given the rollouts."""
+    opaque = any(
+        "rollouts" in leaf.reads or (leaf.lane == "batch" and not isinstance(leaf, FunctionLeaf))
+        for leaf in reward.leaves()
+    )
+    return [name for name in columns if opaque or name in reward.requires]
+
+
+def engine(workers: int | None, deadline: float | None, *, cache: bool = False) -> Engine:
     """An engine, with its own defaults where nothing is said."""
-    return Engine(workers=workers) if deadline is None else Engine(workers=workers, deadline=deadline)
+    return Engine(workers=workers, deadline=DEADLINE if deadline is None else deadline, cache=cache)
+
+
+def added(reward: Reward) -> pa.Schema:
+    """The columns that a reward's scores are, and their types: the same for any rows."""
+    kinds = {"rollout": pa.float64(), "step": pa.list_(pa.float64())}
+    return pa.schema(
+        [
+            pa.field("score", kinds[reward.level]),
+            pa.field("valid", pa.bool_()),
+            pa.field("reason", pa.string()),
+            tables.json_field("details"),
+            *(pa.field(f"part.{name}", kinds[part.level]) for name, part in reward.names().items()),
+        ]
+    )
+
+
+def columns(scores: Scores, names: Sequence[str]) -> Columns:
+    """The columns of these names; a part that is not there, since no row was routed to it, has no scores."""
+    found = scores.to_columns()
+    found["details"] = [_text_keys(evidence) for evidence in found["details"]]
+    return {name: found.get(name, [None] * len(scores)) for name in names}
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of some rows of a file.
+    """The scores of some rollouts.
 
     Args:
         rows: the numbers of the rows, ascending.
-        columns: what `Scores.to_columns` says of them.
+        columns: as `columns` gives them.
         seconds: how long scoring took.
         per_row: seconds per row once the workers had started, as far as that can be told.
         stopped: what ended it before the last row.
     """
 
     rows: Rows
-    columns: dict[str, list[Any]]
+    columns: Columns
     seconds: float
     per_row: float
     stopped: BaseException | None = None
@@ -116,93 +147,42 @@ class Scored:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def abstained(self) -> int:
-        """How many rows have no score."""
-        return self.columns["valid"].count(False) if self.columns else 0
-
-    def reasons(self) -> list[tuple[str, int]]:
-        """Why rows have no score, and how often, most frequent first."""
-        outcomes = zip(self.columns["valid"], self.columns["reason"], strict=True) if self.columns else ()
-        counts = Counter(reason or "not asked for" for valid, reason in outcomes if not valid)
-        return counts.most_common()
-
-    def parts(self) -> dict[str, list[Any]]:
-        """The columns of the parts, by the parts' names."""
-        return {name.removeprefix("part."): column for name, column in self.columns.items() if name.startswith("part.")}
+    def tally(self) -> Tally:
+        """What is to be said of them."""
+        tally = Tally()
+        tally.add(self.columns)
+        return tally
 
 
-def numbers(column: Sequence[Any]) -> Float[np.ndarray[Any, Any], "m"]:
-    """The scores of a column that are there; those of all steps where there is one score per step."""
-    entries = (x for entry in column for x in (entry if isinstance(entry, list) else [entry]))
-    return np.array([x for x in entries if x is not None], np.float64)
+def score(reward: Reward, rollouts: Rollouts, engine: Engine) -> Scored:
+    """Score rollouts, with a progress bar on a terminal.
 
-
-def score(reward: Reward, rollouts: Rollouts, engine: Engine, *, max_abstain: float = 1.0) -> Scored:
-    """Score rollouts batch by batch, with a progress bar on a terminal.
-
-    Groups are never split, and a reward that compares the whole batch gets it in one piece. Whatever
-    stops it, an interruption included, what has been scored until then is kept.
-
-    Args:
-        max_abstain: the share of all rows that may abstain. Once more of them have, it stops.
+    Whatever stops it, an interruption included, what has been scored until then is kept.
     """
-    rows: list[Rows] = []
-    columns: dict[str, list[Any]] = {}
-    done, abstained, stopped = 0, 0, None
-    started = time.monotonic()
-    moments = [(0, started)]
-    with _progress() as progress:
-        bar = progress.add_task("scoring", total=len(rollouts))
-        try:
-            for batch in batches(rollouts, reward.scope, least=_in_flight(reward, engine)):
-                scores = reward.score(rollouts.select(batch), engine=engine).to_columns()
-                scores["details"] = [_text_keys(evidence) for evidence in scores["details"]]
-                for name in dict.fromkeys((*columns, *scores)):
-                    columns.setdefault(name, [None] * done).extend(scores.get(name, [None] * len(batch)))
-                rows.append(batch)
-                done += len(batch)
-                abstained += scores["valid"].count(False)
-                moments.append((done, time.monotonic()))
-                progress.advance(bar, len(batch))
-                if abstained > max_abstain * len(rollouts):
-                    raise TooManyAbstentions(
-                        f"{abstained:,} of {done:,} rows scored so far abstained, and at most "
-                        f"{terminal.share(max_abstain, 1)} of {len(rollouts):,} may (--max-abstain)"
-                    )
-        except (Exception, KeyboardInterrupt) as error:
-            stopped = error
-    known = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    order = np.argsort(known, kind="stable")
+    n = len(rollouts)
+    order = np.argsort(rollouts.groups, kind="stable") if reward.scope == "group" else np.arange(n)
+    names = added(reward).names
+    found: Columns = {name: [] for name in names}
+    stopped: BaseException | None = None
+    moments = [(0, time.monotonic())]
+    try:
+        with progress(n) as advance, closing(engine.stream(reward, [rollouts.select(order)], max_batch=n)) as pieces:
+            for scores in pieces:
+                for name, column in columns(scores, names).items():
+                    found[name] += column
+                moments.append((moments[-1][0] + len(scores), time.monotonic()))
+                advance(len(scores))
+    except (Exception, KeyboardInterrupt) as error:
+        stopped = error
+    known = order[: moments[-1][0]]
+    ascending = np.argsort(known, kind="stable")
     return Scored(
-        known[order],
-        {name: [column[i] for i in order] for name, column in columns.items()},
-        moments[-1][1] - started,
+        known[ascending],
+        {name: [column[i] for i in ascending] for name, column in found.items()},
+        moments[-1][1] - moments[0][1],
         _steady(moments),
         stopped,
     )
-
-
-def batches(rollouts: Rollouts, scope: Scope, *, least: int = FIRST_BATCH) -> Iterator[Rows]:
-    """The numbers of the rows to score together, each row once; as many as take about a second.
-
-    Args:
-        least: how many rows to take at least, after the first batch.
-    """
-    n, start, size = len(rollouts), 0, FIRST_BATCH
-    if scope == "batch":
-        yield np.arange(n)
-        return
-    order = np.argsort(rollouts.groups, kind="stable") if scope == "group" else np.arange(n)
-    new = np.diff(rollouts.groups[order]) != 0 if scope == "group" else np.ones(max(0, n - 1), bool)
-    ends = np.append(np.flatnonzero(new) + 1, n)
-    while start < n:
-        end = int(ends[np.searchsorted(ends, min(n, start + size))])
-        began = time.monotonic()
-        yield order[start:end]
-        pace = (end - start) / max(time.monotonic() - began, 1e-6)
-        size = max(least, min(int(pace * BATCH_SECONDS), 4 * size, LARGEST_BATCH))
-        start = end
 
 
 def _text_keys(value: Any) -> Any:
@@ -212,36 +192,47 @@ def _text_keys(value: Any) -> Any:
     return [_text_keys(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def _in_flight(reward: Reward, engine: Engine) -> int:
-    """So many rows that what is worked on at a time is busy, though a batch waits for its last row."""
-    waits = any(leaf.lane == "async" for leaf in reward.leaves())
-    return max(FIRST_BATCH, 4 * (engine.concurrency if waits else engine.workers))
-
-
 def _steady(moments: Sequence[tuple[int, float]]) -> float:
-    """Seconds per row after the first batch, which also pays for starting the workers."""
+    """Seconds per row after the first piece, which also pays for starting the workers."""
     (first, began), (done, ended) = moments[min(1, len(moments) - 1)], moments[-1]
     if done == first:
         first, began = moments[0]
     return (ended - began) / max(1, done - first)
 
 
-def _progress() -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.text import Text
+@contextmanager
+def progress(total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """How far it is, how fast and how long it will take: a bar on a terminal, elsewhere a line now and then.
 
-    class Rate(ProgressColumn):
-        def render(self, task: Any) -> Text:
-            return Text(f"{task.speed:,.0f} rows/s" if task.speed else "")
+    Args:
+        total: how many rows there are.
+        done: how many of them were scored before.
+
+    Yields:
+        What to call with how many more are done.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = terminal.console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    task = bar.add_task("scoring", total=total, completed=done, rate="")
+    began = told = time.monotonic()
+    scored = 0
+
+    def advance(rows: int) -> None:
+        nonlocal scored, told
+        scored += rows
+        now = time.monotonic()
+        rate = scored / max(now - began, 1e-9)
+        bar.update(task, advance=rows, rate=f"{rate:,.0f} rows/s")
+        if not console.is_terminal and now - told >= LINE_SECONDS:
+            told = now
+            left = terminal.duration((total - done - scored) / rate)
+            console.print(f"{done + scored:,} of {total:,} rows, {rate:,.0f} rows/s, {left} left", soft_wrap=True)
+
+    with bar:
+        yield advance

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+
+from guerdon.core.arrays import Array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,8 +122,26 @@ class Leaf(Protocol):
         """Seconds one unit may take from when its work starts; None: the engine's default."""
 
     @property
+    def rate(self) -> float | None:
+        """Async lane: how many attempts may begin per second; None: as many as there is room for."""
+
+    @property
+    def retries(self) -> int:
+        """Async lane: how often a unit that failed is tried again, all under its one deadline."""
+
+    @property
+    def retry_on(self) -> tuple[type[BaseException], ...] | None:
+        """Async lane: which exceptions are worth another attempt; None: those that say so of themselves."""
+
+    @property
     def differentiable(self) -> bool:
         """True if its scores carry gradients."""
+
+    def identity(self) -> str | None:
+        """All that its scores depend on besides the columns it reads, for the cache; None: they are not cached."""
+
+    def check(self) -> None:
+        """Raise where it cannot work at all on this machine; called before any work."""
 
     def evaluate(self, *columns: Any) -> Any:
         """One unit's outcome: a number, None to abstain, `(number, details)`, or a list of those for a group."""
@@ -170,16 +191,81 @@ class Comparator(Protocol):
         """Compare row by row; the second side may be an outside reference."""
 
 
+@dataclass(frozen=True, eq=False)
+class TokenLogprobs:
+    """What a model says of given texts, one column per token, padded on the right; NumPy arrays or torch tensors.
+
+    Args:
+        logp: log p of each token after all before it, in nats: log softmax(z / T).
+        mask: True where there is a token. What stands elsewhere does not matter.
+        entropy: of the distribution that the token stands in, −Σᵥ pᵥ log pᵥ, in nats.
+        rank: how many tokens are likelier; 0 for the one a greedy reader would have chosen.
+        logit: z of the token, before temperature and normalisation; the normaliser T·log Σᵥ exp(zᵥ/T) is
+            logit − T·logp.
+        problems: for each row that the model could not read (longer than its context, outside of its alphabet),
+            why; such a row has no tokens, and whoever reads it abstains.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+
+    logp: Float[Array, "n t"]
+    mask: Bool[Array, "n t"]
+    entropy: Float[Array, "n t"]
+    rank: Int[Array, "n t"]
+    logit: Float[Array, "n t"]
+    problems: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("mask", "entropy", "rank", "logit"):
+            if getattr(self, name).shape != self.logp.shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(getattr(self, name).shape)}, logp has {tuple(self.logp.shape)}"
+                )
+
+
 class Model(Protocol):
-    """A language model, as far as rewards and samplers need one."""
+    """A language model, as far as rewards and samplers need one.
+
+    A prompt is text or chat messages. A completion that is text goes on where the prompt ends (of messages: a new
+    message of the assistant, or the last one if it is the assistant's); messages of one entry are a turn of
+    their own, by whomever.
+
+    Prompt and completion are turned into tokens each by itself and joined, as sampling does. A completion then has
+    the same tokens after every prompt, so that its tokens can be compared between prompts one by one.
+    """
 
     def logprobs(
-        self, prompts: Sequence[Any], completions: Sequence[Any]
-    ) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
-        """Log-probability of each token of each completion after its prompt, and which tokens exist."""
+        self, prompts: Sequence[Any], completions: Sequence[Any], *, temperature: float = 1.0
+    ) -> TokenLogprobs:
+        """What the model says of each completion after its prompt; with gradients where they are enabled."""
 
-    def generate(self, prompts: Sequence[Any], **options: Any) -> Rollouts:
-        """Sample completions."""
+    def generate(
+        self,
+        prompts: Sequence[Any],
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        stop: tuple[str, ...] = (),
+        seed: int = 0,
+    ) -> Rollouts:
+        """Sample one completion per prompt, with tokens; a function of its arguments and the weights."""
 
-    def hidden(self, prompts: Sequence[Any], completions: Sequence[Any], layer: int = -1) -> Float[Tensor, "n t d"]:
-        """Hidden states of each token of each completion."""
+    def hidden(
+        self, prompts: Sequence[Any], completions: Sequence[Any], *, layer: int = -1
+    ) -> tuple[Float[Tensor, "n t d"], Bool[Tensor, "n t"]]:
+        """Hidden states of each token of each completion, and which tokens exist; layer 0 is the embedding."""
+
+
+class TrainableModel(Model, Protocol):
+    """A model that a learned reward can train."""
+
+    def parameters(self) -> Iterable[Tensor]:
+        """The weights that learn."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Their values."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` gave."""

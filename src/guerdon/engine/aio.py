@@ -6,20 +6,51 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections import deque
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
-from itertools import chain
 from typing import Any
 
+from aiolimiter import AsyncLimiter
+
 from guerdon.core.errors import GuerdonError
+from guerdon.core.protocols import Leaf
 from guerdon.core.scores import Scores
 from guerdon.engine.lane import CLOSED, Task
 from guerdon.engine.outcome import Outcome, abstain, explain, judge, judge_group, late, limits
+from guerdon.engine.retry import pause, transient
 from guerdon.engine.units import Sheet, Units
 
 GRACE = 1.0  # seconds a unit past its deadline may take to clean up, and an event loop to answer
 GLANCE = 0.2  # seconds between looks at whether the event loop answers
 BLOCKED_LOOPS = 3  # event loops that may be blocked under one task before the rest of it abstains
+BACKING_OFF = 8  # units of a task that retries which may be under way for each that may be awaited
+
+
+class Gate:
+    """Where the attempts of a leaf begin: one by one, at its rate, and each with a slot of the event loop.
+
+    Only one stands before the slots, so that leaves take turns, and none saves up its turn in the rate.
+    """
+
+    def __init__(self, rate: float | None, slots: asyncio.Semaphore) -> None:
+        self._limiter = None if rate is None else AsyncLimiter(1, 1 / rate)
+        self._slots = slots
+        self._turn = asyncio.Lock()
+
+    async def enter(self, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Wait for an attempt's turn and take a slot; False, with nothing taken, if it is wanted no more by then."""
+        async with self._turn:
+            if not wanted():
+                return False
+            if self._limiter is not None:
+                await self._limiter.acquire()
+            await self._slots.acquire()
+            return True
+
+    def leave(self) -> None:
+        """Give the slot back."""
+        self._slots.release()
 
 
 class Loop:
@@ -28,7 +59,8 @@ class Loop:
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self.lost = False  # blocked: nothing more is to be begun on it
-        self.slots = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._gates: dict[tuple[str, float | None], Gate] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="guerdon-async-lane", daemon=True)
         self._thread.start()
@@ -36,6 +68,13 @@ class Loop:
     def begin(self, work: Coroutine[Any, Any, None]) -> Future[None]:
         """Run a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def gate(self, leaf: Leaf) -> Gate:
+        """The gate of a leaf; leaves of one name and rate, which differ in their options, share one."""
+        key = leaf.name, leaf.rate
+        if key not in self._gates:
+            self._gates[key] = Gate(leaf.rate, self._slots)
+        return self._gates[key]
 
     def ping(self) -> threading.Event:
         """An event that is set once the loop has come round."""
@@ -107,8 +146,9 @@ class Awaited:
         self._within = limits(task.leaf.range)
         self._units = Units.of(task)
         self._sheet = Sheet(len(task.rollouts), task.rows)
-        self._unbegun: Iterator[int] = iter(range(len(self._units)))
+        self._unbegun = deque(range(len(self._units)))
         self._awaited: set[int] = set()
+        self._seconds = 0.0
         self._lock = threading.Lock()  # a blocked loop that comes back to life must find its units gone
         self._begin(lane.loop())
 
@@ -125,6 +165,11 @@ class Awaited:
         except GuerdonError:
             self._close("the engine was closed")
         return self._sheet.scores()
+
+    @property
+    def cost(self) -> float:
+        """Mean seconds per unit, from its first attempt to its outcome."""
+        return self._seconds / len(self._units)
 
     def cancel(self) -> None:
         """Cancel what is awaited, and begin nothing more."""
@@ -157,49 +202,86 @@ class Awaited:
             self._loop.lost = True
             taken, self._awaited = sorted(self._awaited), set()
             if reason is None:
-                self._unbegun = chain(taken, self._unbegun)
+                self._unbegun.extendleft(reversed(taken))
                 return
             for unit in taken:
                 self._write(unit, abstain(reason, self._units.size(unit)))
 
     async def _serve_all(self, loop: Loop) -> None:
+        under_way = loop.concurrency * (BACKING_OFF if self._leaf.retries else 1)
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(loop.concurrency, len(self._units))):
-                group.create_task(self._serve(loop))
+            for _ in range(min(under_way, len(self._units))):
+                group.create_task(self._serve(loop, loop.gate(self._leaf)))
 
-    async def _serve(self, loop: Loop) -> None:
-        while True:
-            async with loop.slots:
-                with self._lock:
-                    unit = None if loop.lost else next(self._unbegun, None)
-                    if unit is None:
-                        return
-                    self._awaited.add(unit)
-                outcomes = await self._under_deadline(unit)
+    async def _serve(self, loop: Loop, gate: Gate) -> None:
+        while await gate.enter(lambda: bool(self._unbegun)):
+            with self._lock:
+                unit = self._unbegun.popleft() if self._unbegun and not loop.lost else None
+                if unit is None:
+                    gate.leave()
+                    return
+                self._awaited.add(unit)
+            began = time.monotonic()
+            outcomes = await self._attempts(unit, began, gate)
             with self._lock:
                 if unit in self._awaited:
                     self._awaited.remove(unit)
+                    self._seconds += time.monotonic() - began
                     self._write(unit, outcomes)
 
-    async def _under_deadline(self, unit: int) -> list[Outcome]:
-        began = time.monotonic()
-        call = asyncio.ensure_future(self._call(unit))
-        try:
-            await asyncio.wait({call}, timeout=self._deadline)
-        finally:
-            call.cancel()
-        if call.done() and time.monotonic() - began <= self._deadline:
-            return call.result()
-        await asyncio.wait({call}, timeout=GRACE)  # the slot is taken until the unit has cleaned up
-        return abstain(late(self._deadline), self._units.size(unit))
+    async def _attempts(self, unit: int, began: float, gate: Gate) -> list[Outcome]:
+        """The outcome of a unit that has a slot, for its first attempt; it holds none while it backs off."""
+        size, attempts, earlier = self._units.size(unit), 0, ""
+        while True:
+            returned = await self._attempt(unit, began, gate)
+            attempts += 1
+            if returned is None:
+                return abstain(late(self._deadline) + earlier, size)
+            if not isinstance(returned, BaseException):
+                return returned
+            reason = explain(returned)
+            if not transient(returned, self._leaf.retry_on):
+                return abstain(reason, size)
+            if attempts > self._leaf.retries:
+                return abstain(f"{reason} ×{attempts}" if attempts > 1 else reason, size)
+            earlier = f", after {reason} ×{attempts}"
+            if not await self._back_off(pause(returned, attempts), began, gate):
+                return abstain(late(self._deadline) + earlier, size)
 
-    async def _call(self, unit: int) -> list[Outcome]:
+    async def _back_off(self, seconds: float, began: float, gate: Gate) -> bool:
+        """Wait, and take a slot for the next attempt; False, at once, if the deadline would be past by then."""
+        left = began + self._deadline - time.monotonic()
+        if seconds >= left:
+            return False
+        try:
+            async with asyncio.timeout(left):
+                await asyncio.sleep(seconds)
+                return await gate.enter()
+        except TimeoutError:
+            return False
+
+    async def _attempt(self, unit: int, began: float, gate: Gate) -> list[Outcome] | BaseException | None:
+        """What came of one call, and give back the slot; None if it was late."""
+        try:
+            call = asyncio.ensure_future(self._call(unit))
+            try:
+                await asyncio.wait({call}, timeout=began + self._deadline - time.monotonic())
+            finally:
+                call.cancel()
+            if call.done() and time.monotonic() - began <= self._deadline:
+                return call.result()
+            await asyncio.wait({call}, timeout=GRACE)  # the slot is taken until the unit has cleaned up
+            return None
+        finally:
+            gate.leave()
+
+    async def _call(self, unit: int) -> list[Outcome] | BaseException:
         size = self._units.size(unit)
         try:
             returned = await self._leaf.evaluate(*self._units.arguments(unit))
             return judge_group(returned, size, self._within) if self._units.grouped else [judge(returned, self._within)]
         except BaseException as error:  # SystemExit would end the event loop, and with it every other unit
-            return abstain(explain(error), size)
+            return error
 
     def _write(self, unit: int, outcomes: list[Outcome]) -> None:
         self._sheet.write_outcomes(self._units.rows_of(unit, unit + 1), outcomes)
@@ -207,5 +289,5 @@ class Awaited:
     def _close(self, reason: str) -> None:
         with self._lock:
             self._awaited.clear()
-            self._unbegun = iter(())
+            self._unbegun.clear()
             self._sheet.close(reason)

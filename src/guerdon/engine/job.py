@@ -48,6 +48,7 @@ class Job:
         self._chunk = 1.0  # units per chunk, from what the last one took
         self._bytes = 0.0  # per unit
         self._deaths = 0
+        self._reported, self._seconds = 0, 0.0
 
     def scores(self) -> Scores:
         """Wait for the last unit."""
@@ -57,6 +58,11 @@ class Job:
     def cancel(self) -> None:
         """Drop what is queued, and kill the workers at the rest."""
         self._cancel(self)
+
+    @property
+    def cost(self) -> float:
+        """Mean seconds per unit, of those that came to their end."""
+        return self._seconds / max(1, self._reported)
 
     @property
     def queued(self) -> int:
@@ -103,6 +109,7 @@ class Job:
             except Exception as error:
                 reasons[place] = f"details cannot be read from the worker: {explain(error)}"
         self._sheet.write(rows, values, reasons, details)
+        self._reported, self._seconds = self._reported + report.units, self._seconds + report.seconds
 
     def fail(self, unit: int, reason: str) -> None:
         """Let one unit abstain."""

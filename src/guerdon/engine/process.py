@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import selectors
 import socket
 import threading
@@ -20,6 +21,7 @@ from guerdon.engine.outcome import late
 from guerdon.engine.wire import Chunk, Ready, Report, Unusable
 
 GLANCE = 1.0  # seconds after which busy workers are looked at, even if none of them has said anything
+LEAD = 0.5  # seconds before a unit is late at which a successor of its worker starts, or half the unit's deadline
 EOF_GRACE = 0.5  # seconds a worker that has hung up may take to end, so that its exit status is its own
 
 
@@ -35,14 +37,26 @@ class Post:
     last: int = 0
     since: float = 0.0
 
+    @property
+    def left(self) -> float:
+        """Seconds until the unit that the worker is at is late; without end between units."""
+        began = self.child.began
+        return math.inf if began is None or self.job is None else began + self.job.deadline - time.monotonic()
+
+    @property
+    def lead(self) -> float:
+        """How long before its unit is late a successor starts."""
+        return 0.0 if self.job is None else min(LEAD, self.job.deadline / 2)
+
 
 class ProcessLane:
     """A pool of worker processes, and the thread that hands out work, reads reports and enforces deadlines.
 
     Workers start when there is work for them and stay until the lane is closed; one that dies or is
-    killed is replaced. All but `start` and `close` happens on the lane's own thread, so that calls from
-    several threads share the pool, and workers, which die with the thread that started them, do not die
-    with a caller's.
+    killed is replaced, and one that is about to be killed has its successor start meanwhile, which waits
+    for its place: no more than `workers` work at a time. All but `start` and `close` happens on the lane's
+    own thread, so that calls from several threads share the pool, and workers, which die with the thread
+    that started them, do not die with a caller's.
     """
 
     def __init__(self, workers: int) -> None:
@@ -145,11 +159,12 @@ class ProcessLane:
         self._failed_starts = 0
 
     def _staff(self) -> None:
-        """Start workers: as many as there is work for, and never fewer than there have been."""
+        """Start workers: as many as there is work for, never fewer than there have been, and successors."""
         self._jobs = deque(job for job in self._jobs if not job.done)
         wanted = sum(post.job is not None for post in self._posts) + sum(job.queued for job in self._jobs)
         self._grown = max(self._grown, min(wanted, self._limit))
-        while len(self._posts) < self._grown and self._failed_starts < TRIES:
+        wanted = self._grown + sum(post.left < post.lead for post in self._posts)
+        while len(self._posts) < wanted and self._failed_starts < TRIES:
             try:
                 post = Post(Child())
             except OSError as error:
@@ -166,8 +181,10 @@ class ProcessLane:
         self._start_error = error
 
     def _assign(self) -> None:
-        """Give each idle worker a chunk, from each job in turn."""
-        for post in [post for post in self._posts if post.ready and post.job is None]:
+        """Give each idle worker a chunk, from each job in turn; who worked last goes first."""
+        idle = sorted((post for post in self._posts if post.ready and post.job is None), key=lambda post: -post.since)
+        busy = sum(post.job is not None for post in self._posts)
+        for post in idle[: self._limit - busy]:
             if post not in self._posts:  # given up with the job of a worker before it
                 continue
             for _ in range(len(self._jobs)):
@@ -228,11 +245,11 @@ class ProcessLane:
         busy = [post for post in self._posts if post.job is not None]
         if not busy and all(post.ready for post in self._posts):
             return None
-        now, wait = time.monotonic(), GLANCE
+        wait = GLANCE
         for post in busy:
             if post.job is not None:
-                began = post.child.began
-                wait = min(wait, post.job.deadline - (0.0 if began is None else now - began))
+                left = min(post.left, post.job.deadline)
+                wait = min(wait, left - post.lead if left > post.lead else left)
         return max(wait, 0.001)
 
     def _watch(self) -> None:

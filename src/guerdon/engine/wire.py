@@ -48,6 +48,7 @@ class Report(NamedTuple):
     reasons: dict[int, str]
     details: dict[int, bytes]  # each pickled by itself, so that one that cannot be read spoils no other
     last: bool  # nothing more of this chunk: the units it has not reached are handed back
+    seconds: float = 0.0  # that the units took
 
 
 def frame(message: Any) -> bytes:

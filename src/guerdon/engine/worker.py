@@ -121,9 +121,10 @@ def _evaluate(
         except BaseException as error:  # a reward that raises SystemExit or KeyboardInterrupt has failed like any other
             packed = abstain(explain(error), size or 1)
         cell[BEGAN] = 0.0
-        if clock() - began > deadline:
+        took = clock() - began
+        if took > deadline:
             packed = abstain(late(deadline), size or 1)
-        results.add(packed)
+        results.add(packed, took)
     send(results.take(last=True))
 
 
@@ -145,11 +146,12 @@ class _Results:
 
     def _clear(self) -> None:
         self._units = 0
+        self._seconds = 0.0
         self._values = array("d")
         self._reasons: dict[int, str] = {}
         self._details: dict[int, bytes] = {}
 
-    def add(self, outcomes: Sequence[Packed]) -> None:
+    def add(self, outcomes: Sequence[Packed], seconds: float) -> None:
         for value, reason, details in outcomes:
             if reason is not None:
                 self._reasons[len(self._values)] = reason
@@ -157,9 +159,10 @@ class _Results:
                 self._details[len(self._values)] = details
             self._values.append(value)
         self._units += 1
+        self._seconds += seconds
 
     def take(self, *, last: bool) -> Report:
-        report = Report(self._units, self._values.tobytes(), self._reasons, self._details, last)
+        report = Report(self._units, self._values.tobytes(), self._reasons, self._details, last, self._seconds)
         self._clear()
         return report
 

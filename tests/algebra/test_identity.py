@@ -1,0 +1,164 @@
+"""What the cache knows a leaf by: the same where its scores are the same, another where they may not be."""
+
+import importlib
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+
+import pytest
+
+from guerdon import Leaf, Learned, reward
+from guerdon.algebra import identity as identities
+from guerdon.algebra.spec import load
+from guerdon.rewards import format as formats
+from guerdon.rewards import math as maths
+
+PART = """
+    from guerdon import reward
+    from of_mine.words import WORDS
+
+    @reward(range=(0, 1))
+    def polite(completion, *, least=1):
+        from of_mine.lazy import count
+        return count(completion, WORDS) >= least
+
+    @reward(range=(0, 1))
+    def contextual(completion, context):
+        return 1.0
+
+    @reward(range=(0, 1), requires={"tokens"})
+    def counted(completion):
+        return 1.0
+"""
+
+
+@pytest.fixture
+def of_mine(tmp_path, monkeypatch):
+    """A package of somebody's own; gives its parts as they are in a process that has just begun."""
+    folder = tmp_path / "of_mine"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    files = {
+        "__init__": "",
+        "judge": textwrap.dedent(PART),
+        "words": "WORDS = ['please']\n",
+        "lazy": "from .deep import count as counted\ncount = counted\n",
+        "deep": "def count(text, words): return sum(text.count(word) for word in words)\n",
+        "aside": "UNUSED = 1\n",
+    }
+
+    def begin(**changes):
+        for name, text in {**files, **changes}.items():
+            (folder / f"{name}.py").write_text(text)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "of_mine"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        return importlib.import_module("of_mine.judge")
+
+    yield begin
+    for name in [name for name in sys.modules if name.partition(".")[0] == "of_mine"]:
+        del sys.modules[name]
+
+
+def test_options_make_another_leaf():
+    assert maths.answer().identity() == maths.answer(tolerance=1e-6).identity() == load("math.answer").identity()
+    leaves = [
+        maths.answer(),
+        maths.answer(tolerance=1e-3),
+        formats.tags("a"),
+        formats.tags("a", "b"),
+        formats.tags("b"),
+    ]
+    assert len({leaf.identity() for leaf in leaves}) == len(leaves)
+
+
+def test_an_identity_is_the_same_in_another_process():
+    program = "from guerdon.rewards import math; print(math.answer().identity(), end='')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == maths.answer().identity()
+
+
+@pytest.mark.parametrize("edited", ["judge", "words", "lazy", "deep", "__init__"])
+def test_code_that_is_edited_makes_another_leaf(edited, of_mine):
+    first = of_mine().polite().identity()
+    assert of_mine().polite().identity() == first
+    file = of_mine().__file__.replace("judge.py", f"{edited}.py")
+    with open(file) as source:
+        changed = source.read() + "# edited\n"
+    assert of_mine(**{edited: changed}).polite().identity() != first
+    assert of_mine().polite().identity() == first
+    assert of_mine(aside="UNUSED = 2\n").polite().identity() == first
+
+
+def test_what_is_edited_while_it_is_in_use_counts_once_it_is_reloaded(of_mine):
+    module = of_mine()
+    first = module.polite().identity()
+    with open(module.__file__, "a") as source:
+        source.write("# edited\n")
+    assert module.polite().identity() == first
+    assert importlib.reload(module).polite().identity() != first
+
+
+def test_libraries_count_by_their_version(of_mine, monkeypatch):
+    judge = textwrap.dedent(PART) + "import numpy.linalg\nimport json\n"
+    first = of_mine(judge=judge).polite().identity()
+    assert "'numpy " in first
+    version = identities._version
+    monkeypatch.setattr(identities, "_version", lambda name: "99" if name == "numpy" else version(name))
+    assert of_mine(judge=judge).polite().identity() == first.replace("'numpy " + version("numpy"), "'numpy 99")
+
+
+def test_guerdon_counts_by_its_sources_and_what_it_needs(monkeypatch):
+    digest = identities._guerdon.__wrapped__
+    first = digest()
+    assert digest() == first
+    monkeypatch.setattr(identities, "_version", lambda name: "99" if name == "math-verify" else "")
+    other = digest()
+    monkeypatch.setattr(identities, "_version", lambda name: "")
+    assert len({first, other, digest()}) == 3
+
+
+def test_what_reads_more_than_columns_has_none(of_mine):
+    module = of_mine()
+    assert module.contextual().identity() is None
+    assert module.counted().identity() is None
+
+
+def test_what_nothing_can_import_or_write_down_has_none():
+    @reward(range=(0, 1))
+    def local(completion):
+        return 1.0
+
+    assert local().identity() is None
+    assert reward(range=(0, 1))(lambda completion: 1.0)().identity() is None
+    assert Client(object()).identity() is None
+
+
+@dataclass(frozen=True)
+class Client(Leaf):
+    """A leaf that may hold an open client, or the name of one."""
+
+    client: object
+    lane = "async"
+    range = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Trained(Learned):
+    """A leaf whose weights change."""
+
+    weights: str
+    range = (0.0, 1.0)
+
+    @property
+    def version(self):
+        return {"a": "1", "b": "2"}[self.weights]
+
+
+def test_a_class_is_known_by_its_fields_and_weights():
+    assert Client("here").identity() == Client("here").identity() != Client("there").identity()
+    assert Client("here").identity() is not None
+    first, second = Trained("a").identity(), Trained("b").identity()
+    assert "'1'" in first
+    assert first.replace("'a'", "'b'").replace("'1'", "'2'") == second
