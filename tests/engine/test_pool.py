@@ -62,6 +62,8 @@ LEAF = """
         unit: str = "row"
         deadline: float | None = None
         differentiable: bool = False
+        def check(self):
+            pass
         def evaluate(self, completion):
             return work(completion)
 
