@@ -42,9 +42,6 @@ class Exact:
     deadline: float | None = None
     differentiable: bool = False
 
-    def check(self) -> None:
-        pass
-
     def evaluate(self, completion: str, answer: str) -> float:
         return exact(completion, answer)
 

@@ -37,9 +37,6 @@ class Hanging:
     unit: str = "row"
     differentiable: bool = False
 
-    def check(self) -> None:
-        pass
-
     def evaluate(self, completion: str, hangs: bool) -> float:
         while hangs:
             pass

@@ -46,9 +46,6 @@ class Slow:
     def identity(self) -> str:
         return f"slow, of the benchmark, {self.seconds} s"
 
-    def check(self) -> None:
-        pass
-
     def evaluate(self, completion: str) -> Any:
         if self.lane == "async":
             return self.awaited(completion)

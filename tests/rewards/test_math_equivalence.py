@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from guerdon.rewards.math import equivalent
 from guerdon.rewards.math.equivalence import meaningful
+from guerdon.rewards.math.names import unnamed
 from guerdon.rewards.math.structure import Clock, clock, collection, numeral
 
 
@@ -33,7 +34,12 @@ def test_order_counts_in_tuples_and_not_in_sets():
         inside = ", ".join(order)
         assert equivalent(rf"\{{{inside}\}}", r"\{1, 0.5, -3\}")
         assert equivalent(f"({inside})", "(1, 0.5, -3)") == (order == ("1", r"\frac12", "-3"))
-    assert not equivalent(r"\{1, 1, 2\}", r"\{1, 2, 2\}")
+    assert equivalent(r"\{1, 1, 2\}", r"\{1, 2, 2\}")
+    assert equivalent("1, 2, 1", "1, 1, 2")
+    assert equivalent("1, 2, 2", "1, 2")
+    assert not equivalent("1, 2, 2", "1, 1, 2")
+    assert not equivalent("1, 2", "1, 1, 2")
+    assert not equivalent("1, 2, 3", "1, 2")
     assert not equivalent("(1, 2)", r"\{1, 2\}")
     assert not equivalent("[1, 2]", "(1, 2)")
 
@@ -51,6 +57,17 @@ def test_order_counts_in_tuples_and_not_in_sets():
         (r"\pm 3", "", ("3", "-3")),
         ("3 : 4 : 5", ":", ("3", "4", "5")),
         (r"\{5\}", "{}", ("5",)),
+        ("{1, 2}", "", ("1", "2")),
+        ("1, 2; 3, 4", "", ("1, 2", "3, 4")),
+        (
+            r"x = \frac{-1 \pm \sqrt{13}}{4}, 5",
+            "",
+            (r"x = \frac{-1 + \sqrt{13}}{4}", r"x = \frac{-1 - \sqrt{13}}{4}", "5"),
+        ),
+        ("p = 5, q = 2 and p = 7, q = 3", "", ("p = 5, q = 2", "p = 7, q = 3")),
+        ("x = 1, x = 2", "", ("x = 1", "x = 2")),
+        ("a = 1, b = 2, c = 3", "", ("a = 1", "b = 2", "c = 3")),
+        ("p = 5, q = 2, q = 3, p = 7", "", ("p = 5", "q = 2", "q = 3", "p = 7")),
     ],
 )
 def test_collections(text, brackets, items):
@@ -63,6 +80,62 @@ def test_collections(text, brackets, items):
 )
 def test_what_is_no_collection(text):
     assert collection(text) is None or "," in collection(text).items[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "values"),
+    [
+        ("y = 2x + 1", "2x + 1", ("2x + 1", "2x + 1")),
+        ("2x + 1", "f(x) = 2x + 1", ("2x + 1", "2x + 1")),
+        (r"a_{1} = \pi", r"a_1 = \pi", (r"\pi", r"\pi")),
+        ("(p, q) = (3, 2)", "(3, 2)", ("(3, 2)", "(3, 2)")),
+        (r"\frac{NO}{BO} = \sqrt2", r"\sqrt2", (r"\sqrt2", r"\sqrt2")),
+        ("|AB| = 1", "1", ("1", "1")),
+        ("7 : 32", "S_{1} : S = 7 : 32", ("7 : 32", "7 : 32")),
+        (r"x \in [1, 2)", "1 \\le x < 2", ("[1, 2)", "1 \\le x < 2")),
+        ("x = 2 + 3 = y", "y", ("y", "y")),
+        ("2x = 10 = x = 5", "5", ("5", "5")),
+        (r"x \in [1, \frac{4}{2})", r"t \in [1, 2)", (r"[1, \frac{4}{2})", "[1, 2)")),
+        (r"x = 1/3 \approx 0.33", "1/3", ("1/3", "1/3")),
+        ("n = 1, 2, 3", "1, 2, 3", ("1, 2, 3", "1, 2, 3")),
+        ("x = 2y", "y = x/2", None),
+        ("x = 1, y = 2", "1, 2", None),
+        ("2x - y = -1", "y = 2x + 1", None),
+        ("6", "x + y = 6", None),
+        ("6", "xy = 6", None),
+        ("x^2", "x < 2", None),
+        ("x = y < 2", "y", None),
+        ("5", "5", None),
+    ],
+)
+def test_names_are_dropped_where_they_only_name(answer, reference, values):
+    assert unnamed(answer, reference) == values
+
+
+def test_a_comma_may_be_a_decimal_point_where_that_is_asked_for():
+    for decimal, point in [
+        ("1,22", "1.22"),
+        ("1000,99", "1000.99"),
+        ("-0,5", "-1/2"),
+        ("0,111", "0.111"),
+        ("2,74 €", "2.74"),
+    ]:
+        assert equivalent(decimal, point, comma="either")
+        assert equivalent(point, decimal, comma="either")
+        assert not equivalent(decimal, point)
+    for not_decimal in ("1,222", "1, 22", "1,2,3"):
+        assert not equivalent(not_decimal, "1.22", comma="either")
+        assert not equivalent(not_decimal, "1.222", comma="either")
+    assert equivalent("1,222", "1222", comma="either")
+    assert equivalent("22, 1", "1,22", comma="either")
+
+
+def test_matrices_are_compared_entry_by_entry():
+    matrix = r"\begin{pmatrix} 1 & \frac12 \\ 3 & x \end{pmatrix}"
+    assert equivalent(r"\begin{bmatrix} 1 & 0.5 \\ 3 & x \end{bmatrix}", matrix)
+    assert equivalent(r"\left[\begin{array}{cc} 1 & 1/2 \\ 3 & x \end{array}\right]", matrix)
+    assert not equivalent(r"\begin{pmatrix} 1 & 3 \\ \frac12 & x \end{pmatrix}", matrix)
+    assert not equivalent(r"\begin{pmatrix} 1 & \frac12 & 3 & x \end{pmatrix}", matrix)
 
 
 def test_a_time_without_half_of_the_day_may_be_either():
@@ -88,14 +161,29 @@ def test_digits_in_a_base():
 
 @pytest.mark.parametrize(
     "text",
-    ["18", "x + 1", "(1, y)", "3:30", r"\pi", r"x \in [0, 1)", "A", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "1011_2"],
+    [
+        "18",
+        "Tuesday",
+        "no solution",
+        "S:T = 7:2",
+        "9^{9^9}",
+        "x + 1",
+        "(1, y)",
+        "3:30",
+        r"\pi",
+        r"x \in [0, 1)",
+        "A",
+        r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        "1011_2",
+    ],
 )
 def test_values(text):
     assert meaningful(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "see above", "yes", r"\text{no solution}", "nan", "(1, see above)", r"\frac{", "}{", "?", "x" * 3000]
+    "text",
+    ["", "see above", "unknown", r"\text{no answer given}", "nan", "(1, see above)", r"\frac{", "}{", "?", "x" * 3000],
 )
 def test_no_values(text):
     assert not meaningful(text)

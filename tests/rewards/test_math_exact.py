@@ -50,6 +50,17 @@ def value(text):
         ("2^{-3}", Fraction(1, 8)),
         (r"0.\overline{142857}", Fraction(1, 7)),
         (r"1.2\overline{3}", Fraction(37, 30)),
+        ("0.333...", Fraction(1, 3)),
+        (r".333\ldots", Fraction(1, 3)),
+        ("0.1666…", Fraction(1, 6)),
+        ("0.272727...", Fraction(3, 11)),
+        (r"0.1\dot{6}", Fraction(1, 6)),
+        ("0.(142857)", Fraction(1, 7)),
+        ("18...", 18),
+        (r"\frac{\frac12}{3}", Fraction(1, 6)),
+        (r"\frac{1}{\frac{2}{3}}", Fraction(3, 2)),
+        (r"-\dfrac{\frac{1}{2}}{\frac{3}{4}}", Fraction(-2, 3)),
+        ("5m²", 5),
         ("1.5 million", 1_500_000),
         ("2 dozen", 24),
         ("twenty-one", 21),
@@ -82,6 +93,8 @@ NO_NUMBERS = [
     "2x = 10", "5 =", "= x", "nan", "inf", "Infinity", "0x10", "1_000", "٣", "1e", "1e99999",
     "9^9999", "9^9999999", "10^{99999}",
     "5^(5^(5^(5^5)))", "5^{5^{5^5}}", "18?", "\ud800", "1" * 5000,
+    "1.414...", "0.33...", "2.5(3)", r"\frac{\frac{84}{1}}{7}", r"\frac{\frac10}{3}", r"\frac{1}{\frac01}", "0,111",
+    "5 minus 3", r"x = 1/3\approx1.3", "a = 1, b = 2", "x = 3 or x = 4", "p = -1 and p = 2",
 ]  # fmt: skip
 
 
@@ -128,6 +141,26 @@ def test_a_repeating_decimal_is_the_limit_of_its_digits(whole, fixed, repeating)
         <= value(rf"{whole}.{fixed}\overline{{{repeating}}}") - many
         <= Fraction(1, 10 ** (len(fixed) + 30 * len(repeating)))
     )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 99), st.from_regex(r"[0-9]{0,3}", fullmatch=True), st.from_regex(r"[0-9]{2,4}", fullmatch=True))
+def test_dots_go_on_with_the_digits_that_are_repeated(whole, fixed, repeating):
+    written = f"{whole}.{fixed}{repeating * 3}"
+    limit = Fraction(f"{whole}.{fixed}{repeating * 40}")
+    assert abs(value(written + r"\ldots") - limit) <= Fraction(2, 10 ** (len(fixed) + 2 * len(repeating)))
+    if len({*repeating}) == len(repeating):  # otherwise a shorter block may be repeated
+        assert abs(value(written + "...") - limit) <= Fraction(1, 10 ** (len(fixed) + 39 * len(repeating)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    *[st.integers(1, 99)] * 4, st.sampled_from([r"\frac{{{}}}{{{}}}", r"\frac{{ {} }} {{{}}}", r"\tfrac{{{}}}{{{}}}"])
+)
+def test_a_fraction_of_fractions_is_its_value_unless_it_comes_out_even(a, b, c, d, form):
+    expected = Fraction(a, b) / Fraction(c, d)
+    read = value(form.format(rf"\frac{{{a}}}{{{b}}}", f"{c}/{d}"))
+    assert read == (expected if expected.denominator > 1 else None)
 
 
 def agree(answer, reference, **options):

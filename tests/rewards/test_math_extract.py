@@ -35,6 +35,26 @@ from guerdon.rewards.math import extract
         ("#### Step 18\nThat leaves 7.", "7"),
         ("So there are 3 + 9 = 12 apples +", None),
         ("<answer>There are 3 cats, 4 dogs</answer>", "3 cats, 4 dogs"),
+        ("The answer is 0.333...", "0.333..."),
+        ("$x^2 + 1$", "x^2 + 1"),
+        ("Thus $x \\le 2$ is the solution.", "x \\le 2"),
+        ("It grows by $28$ percent.", "28 percent"),
+        ("So $a = 1$, and $b = 2$.", "a = 1 , and  b = 2"),
+        ("$1$ and $2$", "1  and  2"),
+        ("We get\n$$\n9\n$$", "9"),
+        ("So \\[ x + 1 \\]", "x + 1"),
+        ("Let us see.\n(1, 2)", "(1, 2)"),
+        ("Soucis : 2,74", "2,74"),
+        ("It is not 10 but 12.", "12"),
+        ("It's not 10, it's 12.", "12"),
+        ("Final answer: the most that it could hold is 19.", "19"),
+        ("So there are 12 of them. I hope it is correct.", "12 of them"),
+        ("The answer is 7.<|im_end|>\n<|im_start|>user\nThe answer is 8.", "7"),
+        ("<|im_start|>assistant\nThe answer is 7.", "7"),
+        ("\\boxed{4} is one. The final answer is 5.", "5"),
+        ("The final answer is 5, that is \\boxed{4}.", "4"),
+        ("\\boxed{4}. The final answer is in the box.", "4"),
+        ("\\boxed{x = 3 \\text{ and } x = 4}", "x = 3 \\text{ and } x = 4"),
     ],
 )
 def test_where_the_answer_stands(text, answer):
@@ -57,6 +77,10 @@ def test_where_the_answer_stands(text, answer):
         "32768 feet * 2 =",
         "3 apples and 4 oranges",
         "Step 5",
+        "It is at least $5$.",
+        "Is it $5$?",
+        "Find the value of\n\\[ 3/4 \\]",
+        "<|im_start|>user\n",
         "\\boxed{}",
     ],
 )
@@ -79,9 +103,33 @@ def test_several_boxes_may_have_to_agree():
     assert extract(r"\boxed{2}\boxed{2}", several="agree") == "2"
 
 
+def test_joined_boxes_are_a_list():
+    assert extract(r"\boxed{1} and \boxed{2}") == "1, 2"
+    assert extract(r"\boxed{1}, \boxed{2}, or \boxed{3}") == "1, 2, 3"
+    assert extract(r"\[\boxed{(1, 2)}, \quad \boxed{(2, 1)}\]") == "(1, 2), (2, 1)"
+    assert extract(r"$y_1 = \boxed{3x}$ and $y_{2} = \boxed{4}$") == "3x, 4"
+    assert extract(r"$\boxed{2} \text{ and } \boxed{\frac{1}{2}}$, so \boxed{2}, \boxed{3}") == "2, 3"
+    assert extract(r"\boxed{7}, so again \boxed{7}") == "7"
+    assert extract(r"\boxed{7} and \boxed{7}") == "7"
+    assert extract(r"\boxed{1} and 2 and \boxed{3}") == "3"
+    assert extract(r"\boxed{a}, \boxed{b} a a b") == "a, b"
+
+
+def test_near_boxes_are_a_list_where_that_is_asked_for():
+    for reply, last, near in [
+        (r"\boxed{1} papers and \boxed{2} bins", "2", "1, 2"),
+        (r"\boxed{1}\boxed{2}", "2", "1, 2"),
+        (r"\boxed{1} no no no no no \boxed{2}", "2", "2"),
+        (r"\boxed{1} and " + "so on " * 12 + r"\boxed{2}", "2", "2"),
+    ]:
+        assert extract(reply) == last
+        assert extract(reply, several="near") == near
+
+
 PIECES = [
-    "\\boxed{", "}", "{", "<answer>", "</answer>", "<think>", "</think>", "####", "A: ", "\n", "answer is ", "Answer:",
-    " 7", "$", "\\[", "?", ". ", " or ", "= ", "¾", "\ud800", "and ", "-",
+    "\\boxed{", "}", "{", "<answer>", "</answer>", "<think>", "</think>", "####", "A: ", "\n", "answer is ",
+    "Answer:", " 7", "$", "\\[", "\\]", "$$", "final answer is", ", ", "not 5 ", "<|im_end|>", "?", ". ", " or ",
+    "= ", "¾", "\ud800", "and ", "-",
 ]  # fmt: skip
 
 
@@ -89,9 +137,10 @@ PIECES = [
 @given(
     st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=25).map("".join),
     st.sampled_from(["bare", "marked", "boxed"]),
+    st.sampled_from(["last", "near", "agree"]),
 )
-def test_no_text_raises_and_an_answer_is_never_blank(text, accept):
-    found = extract(text, accept=accept)
+def test_no_text_raises_and_an_answer_is_never_blank(text, accept, several):
+    found = extract(text, accept=accept, several=several)
     assert found is None or found.strip()
 
 
@@ -104,6 +153,13 @@ LONG = [
     "answer is \\[" * 8_000,
     "1 and " * 16_000,
     "1 " * 50_000,
+    "\\boxed{7}, " * 9_000,
+    "\\boxed{a}\\boxed{b}" + "b" * 90_000,
+    "$a$ and " * 12_000 + "$a$",
+    "$$ " * 33_000 + "$$",
+    "\\boxed{1} final answer is " * 4_000,
+    "<|im_end|>" * 10_000,
+    "I hope it is correct. " * 4_000,
 ]
 
 

@@ -250,7 +250,10 @@ class Model(Protocol):
         stop: tuple[str, ...] = (),
         seed: int = 0,
     ) -> Rollouts:
-        """Sample one completion per prompt, with tokens; a function of its arguments and the weights."""
+        """Sample one completion per prompt, with tokens; a function of its arguments and the weights.
+
+        Where a prompt cannot be gone on with, the completion says nothing and the column 'problem' says why.
+        """
 
     def hidden(
         self, prompts: Sequence[Any], completions: Sequence[Any], *, layer: int = -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["choice", "format", "math", "text", "tools"]
+__all__ = ["choice", "code", "format", "likelihood", "math", "probe", "relevance", "text", "tools"]
 
 
 def __getattr__(name: str) -> Any:

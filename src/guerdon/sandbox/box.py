@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from types import TracebackType
 
 from guerdon.sandbox.languages import Language
@@ -263,13 +264,23 @@ class _Zygote:
 
     def close(self) -> None:
         """End it and all that runs in it."""
+        if self.process == os.getpid():
+            with contextlib.suppress(OSError):  # it has ended
+                self._control.shutdown(socket.SHUT_RDWR)  # for copies in forks of this process, too
         self._control.close()  # at which it ends, and all in its namespace with it
         try:
             self._bubblewrap.wait(GRACE)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._bubblewrap.pid, signal.SIGKILL)
+            self._kill()
+            self._bubblewrap.kill()
             self._bubblewrap.wait()
+
+    def _kill(self) -> None:
+        """End the first process inside, and so all; without bubblewrap, which sees it end, it would go on."""
+        pid = self._bubblewrap.pid
+        with contextlib.suppress(OSError):
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
 
 
 @lru_cache

@@ -170,6 +170,7 @@ def _mounts(packages: Sequence[str], tools: Sequence[str]) -> Iterator[str]:
     # Folders that bubblewrap makes for a file to stand in would be closed to the sandbox's own user.
     files = (
         _interpreter(),
+        *_FILES,
         *(f"{folder}/x" for folder in ("/usr/bin", "/dev", "/tmp", "/nothing", _PACKAGES)),
         *(f"{_CODE}/{n}" for n, _ in _code()),
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from guerdon.core.errors import GuerdonError
 from guerdon.sandbox.inside.peer import Lost, Peer
-from guerdon.sandbox.run import Job
+from guerdon.sandbox.run import Job, Late, SandboxFailed
 
 
 class BrokenTests(GuerdonError):
@@ -20,7 +21,7 @@ class Program:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.peer = Peer(job.channel)
+        self.peer = Peer(job.channel, objects=False)
 
     def __enter__(self) -> Program:
         return self
@@ -30,16 +31,24 @@ class Program:
 
     def wait(self, deadline: float) -> None:
         """Wait until it has defined its names; see `Sandbox.load`."""
-        with self.job.deadline(deadline):
+        with self.job.deadline(deadline), _told_apart(self.job):
             self.peer.wait()
 
-    def call(self, name: str, *arguments: Any, keywords: Mapping[str, Any] | None = None, deadline: float) -> Any:
-        """The value of a call. Mutable arguments that it changes are changed here, too.
+    def call(
+        self,
+        name: str,
+        *arguments: Any,
+        keywords: Mapping[str, Any] | None = None,
+        in_place: bool = True,
+        deadline: float,
+    ) -> Any:
+        """The value of a call.
 
         Args:
             name: a function or class, or a method of a class `Solution`.
             arguments: plain data.
             keywords: plain data.
+            in_place: whether mutable arguments that it changes are changed here, too.
             deadline: seconds; a program that is late is ended, and cannot be called again.
 
         Raises:
@@ -47,9 +56,10 @@ class Program:
             Raised: if it raises.
             Lost: if the program ends or has ended, or answers anything but plain data.
             NotPlain: if an argument is not plain data.
+            SandboxFailed: if not the program has ended, but the sandbox.
         """
-        with self.job.deadline(deadline):
-            return self.peer.call(name, arguments, keywords)
+        with self.job.deadline(deadline), _told_apart(self.job):
+            return self.peer.call(name, arguments, keywords, in_place=in_place)
 
     def close(self) -> None:
         """End it."""
@@ -70,9 +80,14 @@ class Judge:
 
     def wait(self, deadline: float) -> None:
         """Wait until the tests are ready; see `Sandbox.judge`."""
-        word, *message = self._hear(deadline)
-        if word == "broken":
+        end = time.monotonic() + deadline
+        try:
+            word, *message = self._hear(deadline)
+        except Late:
+            raise BrokenTests(f"the setup takes more than {deadline:g} s") from None
+        if word != "sound":
             raise BrokenTests(message[0])
+        word, *message = self._hear(end - time.monotonic())
         if word != "ready":
             raise Lost(message[0])
 
@@ -81,6 +96,7 @@ class Judge:
 
         Raises:
             Late: if it is past its deadline; the program and its judge are ended.
+            SandboxFailed: if not the test has ended its process, but the sandbox.
         """
         with contextlib.suppress(ConnectionError):  # then there is nothing to hear either
             self._job.channel.send(test)
@@ -94,8 +110,23 @@ class Judge:
 
     def _hear(self, deadline: float) -> tuple[str, ...]:
         try:
-            with self._job.deadline(deadline):
+            with self._job.deadline(deadline), _told_apart(self._job):
                 said: tuple[str, ...] = self._job.channel.receive()
                 return said
+        except Late:
+            self._program.job.kill()
+            raise
         except (EOFError, ConnectionError):
             return "failed", "the test ended its process"
+
+
+@contextlib.contextmanager
+def _told_apart(job: Job) -> Iterator[None]:
+    """Let a run that is lost with its sandbox not pass for one that has ended itself."""
+    try:
+        yield
+    except (Lost, EOFError, ConnectionError):
+        job.wait(0.0)
+        if job.report is not None and "failed" in job.report:
+            raise SandboxFailed(f"a run was lost: {job.report['failed']}") from None
+        raise

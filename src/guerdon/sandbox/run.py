@@ -236,3 +236,4 @@ class Job:
         self._pipes = {}
         self._status.close()
         self.socket.close()
+        self.channel.descriptor = -1  # soon another file's number

@@ -15,7 +15,7 @@ from guerdon.core.parsing import Completion, text_of
 from guerdon.rewards.math.equivalence import equivalent, meaningful
 from guerdon.rewards.math.exact import LONGEST
 from guerdon.rewards.math.extract import extract
-from guerdon.rewards.math.notation import tidy
+from guerdon.rewards.math.notation import tidy, unescaped
 
 __all__ = ["answer", "equivalent", "extract"]
 
@@ -26,11 +26,12 @@ def answer(
     answer: Any,
     *,
     accept: Literal["bare", "marked", "boxed"] = "bare",
-    several: Literal["last", "agree"] = "last",
+    several: Literal["last", "near", "agree"] = "last",
     tolerance: float = 1e-6,
     percent: Literal["either", "value"] = "either",
     units: Literal["compare", "ignore"] = "compare",
     unfinished: Literal["reject", "accept"] = "reject",
+    comma: Literal["separates", "either"] = "separates",
 ) -> tuple[float, dict[str, Any]]:
     r"""1 if the final answer of the completion equals the reference, else 0.
 
@@ -50,12 +51,13 @@ def answer(
         percent: see `equivalent`.
         units: see `equivalent`.
         unfinished: see `equivalent`.
+        comma: see `equivalent`.
 
     Returns:
         The score, and the extracted answer as a detail.
 
     Raises:
-        Abstain: if the reference is not parseable.
+        Abstain: if the reference is not parseable, or too large to be compared with.
 
     >>> from guerdon.rewards import math
     >>> completions = ["It is \\boxed{42}.", "A: 41", "A: 42"]
@@ -64,16 +66,17 @@ def answer(
 
     Source: GSM8K's and MATH's graders; math-verify (Hugging Face) for what is not a number.
     """
-    expected = _reference(answer)
-    found = extract(text_of(completion), accept=accept, several=several)
+    expected = _reference(answer, "near" if several == "near" else "last")
+    found = extract(unescaped(text_of(completion)), accept=accept, several=several)
     correct = found is not None and equivalent(
-        found, expected, tolerance=tolerance, percent=percent, units=units, unfinished=unfinished
+        found, expected, tolerance=tolerance, percent=percent, units=units, unfinished=unfinished, comma=comma
     )
     return float(correct), {"extracted": found}
 
 
-def _reference(answer: Any) -> str:
-    found = _value_in(str(answer)) if isinstance(answer, (str, Real)) else None
+def _reference(answer: Any, several: Literal["last", "near"]) -> str:
+    readable = type(answer) is not bool and isinstance(answer, (str, Real))
+    found = _value_in(unescaped(str(answer)), several) if readable else None
     if found is None:
         shown = repr(answer)
         raise Abstain(f"reference not parseable: {shown if len(shown) <= 80 else shown[:77] + '…'}")
@@ -81,8 +84,8 @@ def _reference(answer: Any) -> str:
 
 
 @lru_cache(maxsize=1 << 14)
-def _value_in(reference: str) -> str | None:
-    value = extract(reference, accept="marked")
+def _value_in(reference: str, several: Literal["last", "near"]) -> str | None:
+    value = extract(reference, accept="marked", several=several)
     if value is None and len(reference) <= LONGEST:
         value = tidy(reference)
     return value if value is not None and meaningful(value) else None

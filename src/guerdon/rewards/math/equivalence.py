@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 from typing import Literal
 
 from guerdon.rewards.math import symbolic
 from guerdon.rewards.math.exact import LONGEST, quantity, same
-from guerdon.rewards.math.notation import plain
+from guerdon.rewards.math.names import definition, unnamed
+from guerdon.rewards.math.notation import plain, tidy
 from guerdon.rewards.math.structure import clock, collection, numeral, same_collection, same_time
+from guerdon.rewards.math.words import missing, same_words, words
+
+_DECIMAL_COMMA = re.compile(r"^([^0-9,]{0,3}(?![1-9][0-9]{0,2},[0-9]{3}(?![0-9]))[0-9]+),([0-9]+)(?=[^0-9,]{0,3}$)")
 
 
 def equivalent(
@@ -20,6 +25,7 @@ def equivalent(
     percent: Literal["either", "value"] = "either",
     units: Literal["compare", "ignore"] = "compare",
     unfinished: Literal["reject", "accept"] = "reject",
+    comma: Literal["separates", "either"] = "separates",
 ) -> bool:
     r"""Whether two answers are the same value.
 
@@ -40,6 +46,12 @@ def equivalent(
         unfinished: 'reject' wants a number where the reference is one: the question's own '37 * 91', '84/7' or
             '\sqrt{144}', copied into the box, are equal to their result, and earn nothing. Powers ('2^{10}') are
             numbers. 'accept' takes anything that is equal.
+        comma: what '1,25' is, which has neither three digits after its comma nor a space: 'separates' takes it for
+            1 and 25; 'either' also for 1.25, as European references mean it, and then the answer 1.25 is equal to
+            the list 1, 25.
+
+    Raises:
+        Abstain: if the reference is too large to be compared with an answer that is written differently.
 
     >>> equivalent(r"\frac{2}{4}", "0.5"), equivalent("0.333", "1/3"), equivalent("37 * 91", "3367")
     (True, False, False)
@@ -53,10 +65,17 @@ def equivalent(
     expected, given = quantity(reference), quantity(answer)
     if expected and given and (given.finished or not expected.finished or unfinished == "accept"):
         return same(given, expected, tolerance=tolerance, percent=percent, units=units)
+    again = partial(equivalent, tolerance=tolerance, percent=percent, units=units, unfinished=unfinished)
+    if comma == "either":
+        return any(again(a, r) for a in _readings(answer) for r in _readings(reference))
+    if values := unnamed(answer, reference):
+        return again(*values)
     if expected and unfinished == "reject":
         return False
     if _squeezed(answer) == _squeezed(reference):
         return True
+    if words(reference):
+        return same_words(answer, reference)
     if based := numeral(reference):
         return numeral(answer) == based or answer.lstrip("0") == based.digits
     time = clock(reference)
@@ -65,7 +84,6 @@ def equivalent(
         return other is not None and same_time(other, time)
     several = collection(reference)
     if several and (found := collection(answer)):
-        again = partial(equivalent, tolerance=tolerance, percent=percent, units=units, unfinished=unfinished)
         return same_collection(found, several, again)
     decimals = max(0, round(-math.log10(tolerance))) if tolerance else 15
     return symbolic.equal(answer, reference, decimals=decimals)
@@ -77,12 +95,18 @@ def meaningful(text: str) -> bool:
     >>> meaningful("18 eggs"), meaningful("(1, x]"), meaningful("I do not know"), meaningful("")
     (True, True, False, False)
     """
-    if not 0 < len(text) <= LONGEST:
+    if not 0 < len(text) <= LONGEST or missing(text):
         return False
-    if quantity(text) or clock(text):
+    if quantity(text) or clock(text) or words(text):
         return True
-    several = collection(text)
-    return all(map(meaningful, several.items)) if several else bool(symbolic.parse(text))
+    several = collection(text) or collection(definition(text)[1])
+    return all(map(meaningful, several.items)) if several else symbolic.too_large(text) or bool(symbolic.parse(text))
+
+
+def _readings(text: str) -> list[str]:
+    """A text, and if it may be a number with a decimal comma, that number."""
+    point = _DECIMAL_COMMA.sub(r"\1.\2", tidy(text))
+    return [text, point] if point != tidy(text) else [text]
 
 
 def _squeezed(text: str) -> str:

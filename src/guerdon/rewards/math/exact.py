@@ -1,6 +1,7 @@
 r"""Numbers as people write them, read exactly.
 
-    18   −3/4   1,234.5   1{,}234   .5   1\frac12   25\%   \$18   5 cm   1.2\times10^{3}   2^{10}   0.\overline{3}
+    18   −3/4   1,234.5   1{,}234   .5   1\frac12   \frac{\frac12}{3}   25\%   \$18   5 cm   1.2\times10^{3}   2^{10}
+    0.\overline{3}   0.333…
 
 The value is an integer or a fraction, never a float, and nothing is evaluated that could grow
 large: a power of more than some thousand digits is not read.
@@ -13,7 +14,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from guerdon.rewards.math.notation import in_digits, plain, tidy
+from guerdon.rewards.math.notation import EQUALS, in_digits, plain, tidy
 from guerdon.rewards.math.units import NONE, Unit, conversion, unit_of
 
 LONGEST = 2000  # characters; an answer is short, and what is longer is not worth the time
@@ -21,7 +22,7 @@ LARGEST_POWER = 8 * LONGEST  # bits
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _SIMPLE = re.compile(r"[-+$0-9.,/% ]+")
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?:\ [0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
+_DIGITS = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?:\ [0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _QUANTITY = re.compile(
     rf"""(?P<sign>[-+]?)\ ?(?P<currency>[$€£¥₹]?)\ ?(?P<inner>[-+]?)\ ?
     (?: (?P<whole>[0-9]+)\ (?P<part>[0-9]+)/(?P<parts>[0-9]+)
@@ -37,12 +38,18 @@ _QUANTITY = re.compile(
 )
 _MAGNITUDES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 
-_FRACTION = re.compile(r"\\frac\s*(?:\{\s*(-?[0-9.,]+)\s*\}|([0-9]))\s*(?:\{\s*(-?[0-9.,]+)\s*\}|([0-9]))")
+_PART = r"\{\s*(-?[0-9.,]+(?:/[0-9]+)?)\s*\}|([0-9])"
+_FRACTION = re.compile(rf"\\frac\s*(?:{_PART})\s*(?:{_PART})")
+_RECURRING = re.compile(
+    r"(?P<start>[0-9]*\.)(?:(?P<digits>[0-9]{1,60})\s*(?:\\[lc]?dots(?![a-z])|\.\.\.|…)"
+    r"|(?P<fixed>[0-9]*)\\dot\s*\{?(?P<dotted>[0-9])\}?|\((?P<bracketed>[0-9]+)\))"
+)
+_REPEATED = re.compile(r"(?:([0-9])\1\1+|([0-9]{2,}?)\2+)$")
 _BRACED = re.compile(r"(?<!\\)\{\s*([-+]?[0-9.,]+)\s*\}")
-_ABOUT = re.compile(r"(?:approximately|about|exactly|\\approx)\s*", re.IGNORECASE)
-_NEGATIVE = re.compile(r"(?:minus|negative)\s+", re.IGNORECASE)
-_EQUALS = re.compile(r"(?<![<>!:=])=(?!=)")
+_ABOUT = re.compile(r"^(?:approximately|about|exactly|\\approx)\s*", re.IGNORECASE)
+_NEGATIVE = re.compile(r"^(?:minus|negative)\s+", re.IGNORECASE)
 _NAME = re.compile(r"(?P<letter>(?:[A-Za-z]|\\[A-Za-z]+)(?:_\{?\w+\}?)?'*)(?:\s*\([^()]*\))?|[A-Za-z][A-Za-z ]*")
+_NEXT_NAME = re.compile(r"(?:[,;]|\b(?:and|or)\b)\s*\\?[A-Za-z]")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 
 
@@ -86,13 +93,15 @@ def _quantity(text: str) -> Quantity | None:
         return Quantity(Fraction(int(text)))
     if _SIMPLE.fullmatch(text) and (number := _number(text)):
         return number
-    sides = [side.strip() for side in _EQUALS.split(plain(tidy(text)))]
+    sides = [side.strip() for side in EQUALS.split(plain(tidy(text)))]
     if len(sides) == 1:
         return _number(sides[0])
     if len(sides) == 2 and _NAME.fullmatch(sides[1]) and not _NAME.fullmatch(sides[0]):
         sides.reverse()
     name = _NAME.fullmatch(sides[0])
-    if not name and any(_LETTER.search(side) for side in sides[:-1]):
+    if any(_NEXT_NAME.search(side) for side in sides[1:-1]) or (
+        not name and any(_LETTER.search(side) for side in sides[:-1])
+    ):
         return None
     number = _number(sides[-1])
     return number and number._replace(name=(name and name["letter"]) or "")
@@ -130,9 +139,13 @@ def _close(a: Fraction, r: Fraction, slack: float) -> bool:
 
 
 def _number(text: str) -> Quantity | None:
+    if "." in text:
+        text = _RECURRING.sub(_overlined, text)
     if not _SIMPLE.fullmatch(text):
-        text = _BRACED.sub(r"\1", _FRACTION.sub(_slashed, text))
-        text = _NEGATIVE.sub("-", _ABOUT.sub("", text.strip(), count=1), count=1)
+        while (flat := _FRACTION.sub(_slashed, text)) != text:
+            text = flat
+        text = _BRACED.sub(r"\1", text)
+        text = _NEGATIVE.sub("-", _ABOUT.sub("", text.strip()))
         if text.startswith("(") and text.endswith(")") and "," not in text:
             text = text[1:-1]
         text = in_digits(text)
@@ -177,4 +190,22 @@ def _written(digits: str) -> Fraction:
 
 def _slashed(fraction: re.Match[str]) -> str:
     above, above_digit, below, below_digit = fraction.groups()
-    return f" {above or above_digit}/{below or below_digit}"
+    above, below = above or above_digit, below or below_digit
+    if "/" not in above + below:
+        return f" {above}/{below}"
+    (a, _, b), (c, _, d) = above.partition("/"), below.partition("/")
+    if not (a.lstrip("-").isdecimal() and c.lstrip("-").isdecimal() and int(b or 1) and int(c)):
+        return fraction[0]
+    value = Fraction(int(a) * int(d or 1), int(b or 1) * int(c))
+    # What comes out even is an exercise, not a number.
+    return f" {value.numerator}/{value.denominator}" if value.denominator > 1 else fraction[0]
+
+
+def _overlined(number: re.Match[str]) -> str:
+    r"""0.1666… as 0.1\overline6, where the last digits are repeated; a single one three times at least."""
+    if number["digits"] is None:
+        return rf"{number['start']}{number['fixed'] or ''}\overline{number['dotted'] or number['bracketed']}"
+    repeated = _REPEATED.search(number["digits"])
+    if repeated is None:
+        return number[0]
+    return rf"{number['start']}{number['digits'][: repeated.start()]}\overline{repeated[1] or repeated[2]}"

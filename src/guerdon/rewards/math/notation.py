@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+EQUALS = re.compile(r"(?<![<>!:=])=(?!=)")
+
 _SIGNS = str.maketrans(
     {
         "−": "-", "–": "-", "—": "-", "‒": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "％": "%",
@@ -17,6 +19,7 @@ _SIGNS = str.maketrans(
         "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}",
     }
 )  # fmt: skip
+_METRES = re.compile("(?<=[0-9])m(?=[²³])")  # '5m²' is an area, '5m^2' may be a term
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
@@ -24,25 +27,48 @@ _FONT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mathrm|mathbf|mathit|mathsf|mathbb|mbox|bm|boldsymbol|operatorname\*?)"
     r"\s*\{([^{}]*)\}"
 )
+_ESCAPED_TWICE = re.compile(r"\\\\(?=[A-Za-z])")
 _WRITTEN_ONE_WAY = (
+    (re.compile(r",\s*\\!\s*(?=[0-9]{3})"), ","),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\degree(?![a-zA-Z])"), "°"),
     (re.compile(r"\\(?:left|right|displaystyle|textstyle|[bB]igg?[lr]?)(?![a-zA-Z])|\\!"), ""),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z])"), " "),
+    (re.compile(r"\s*\{\s*,\s*\}\s*"), ","),
+    (re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad|\\thinspace(?![a-zA-Z])"), " "),
     (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])|\*\*"), lambda sign: "^" if sign[0] == "**" else "*"),
     (re.compile(r"\\div(?![a-zA-Z])"), "/"),
     (re.compile(r"\\langle(?![a-zA-Z])"), "("),
     (re.compile(r"\\rangle(?![a-zA-Z])"), ")"),
     (re.compile(r"\\(leq|geq|neq)(?![a-zA-Z])"), lambda sign: "\\" + sign[1][:-1]),
+    (re.compile(r"<=|=<"), r"\\le "),
+    (re.compile(r">="), r"\\ge "),
+    (re.compile(r"(?<=\s)!="), r"\\ne "),
     (re.compile(r"(?<!\\)\\([%$#&])"), r"\1"),
     (re.compile(r"\s+"), " "),
 )
-_WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("*", "*"), ("__", "__"), ("`", "`"), ('"', '"'))
+_WRAPPERS = (
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+    ("*", "*"),
+    ("__", "__"),
+    ("`", "`"),
+    ('"', '"'),
+    (r"\"", r"\""),
+)
+_EATEN = re.compile(
+    r"\\?(?:\f(?=rac|orall)|\x08(?=oxed|egin|inom|eta|ar\{|mod|f\{)|\r(?=ight|angle|ho|m\{)"
+    r"|\t(?=ext|frac|imes|heta|an[^a-z]|au[^a-z]|o[^a-z]))"
+)
+_ESCAPES = {"\f": r"\f", "\b": r"\b", "\r": r"\r", "\t": r"\t"}
+_CONTINUED = re.compile(r"\.[0-9]+ ?\.\.\.$")
+_FORMULAS = ("$$", "$", r"\(", r"\[")
+_FORMULA_AND_UNIT = re.compile(r"\$([^$]+)\$(\s*[^\s$\d][^$]*)")
 
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _FUNCTIONS = re.compile(
-    r"(?:arc)?(?:sin|cos|tan)h?|cot|sec|csc|log|exp|lim|max|min|gcd|lcm|mod|det|sqrt|infty|[pbvBV]?matrix|cases|array"
+    r"(?:arc)?(?:sin|cos|tan)h?|cot|sec|csc|log|exp|lim|max|min|gcd|lcm|mod|det|sqrt|infty|[pbvBV]?matrix|cases|array|and"
 )
 
 _UNITS = [
@@ -62,19 +88,23 @@ def tidy(text: str) -> str:
 
     >>> tidy("**$x = 5$.**")
     'x = 5'
-    >>> tidy("$18.")
-    '$18'
+    >>> tidy("$18."), tidy("$28$ %"), tidy("$1$ and $2$")
+    ('$18', '28 %', '1  and  2')
     """
     before = None
-    while before != text:
+    while before != text and not text.isalnum():
         before = text
         text = text.strip().removeprefix("**").removesuffix("**")
-        if text[-1:] in (".", ",", ";", ":") and text[-2:-1] != "\\":
+        if text[-1:] in (".", ",", ";", ":") and text[-2:-1] != "\\" and not _CONTINUED.search(text[-40:]):
             text = text[:-1]
         for opening, closing in _WRAPPERS:
             if len(text) >= len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
                 text = text[len(opening) : -len(closing)]
+                if opening in _FORMULAS and opening in text:  # there were several: $1$ and $2$
+                    text = text.replace(closing, " ").replace(opening, " ")
                 break
+        if text.startswith("$") and (formula := _FORMULA_AND_UNIT.fullmatch(text)):
+            text = formula[1] + formula[2]
     return text
 
 
@@ -85,8 +115,11 @@ def plain(text: str) -> str:
     ('[0, \\frac{1}{2})', '5 * 10^{3} cm', '-3°')
     """
     if not text.isascii():
+        text = _METRES.sub(" m", text)
         text = _SUPERSCRIPTS.sub(lambda power: f"^{{{power[0].translate(_SUPERSCRIPT)}}}", text).translate(_SIGNS)
     if "\\" in text:
+        if "\\\\" in text and "\\begin" not in text:
+            text = _ESCAPED_TWICE.sub(r"\\", text)
         text = _FONT.sub(r" \1", text)
     for pattern, replacement in _WRITTEN_ONE_WAY:
         text = pattern.sub(replacement, text)
@@ -94,7 +127,7 @@ def plain(text: str) -> str:
 
 
 def prose(text: str) -> bool:
-    """Whether it has words, other than the names of functions.
+    """Whether it has words, other than the names of functions and "and".
 
     >>> prose("18 eggs"), prose("2x + sin x"), prose("x = 3 or 4")
     (True, False, False)
@@ -113,3 +146,15 @@ def in_digits(text: str) -> str:
         return text
     sign, *words = spelled.groups()
     return f"{sign}{sum(_SPELLED[word.lower()] for word in words if word)}{text[spelled.end() :]}"
+
+
+def unescaped(text: str) -> str:
+    r"""A text with the backslashes that an escape has eaten: JSON and Python read `\frac` as a form feed and `rac`.
+
+    >>> unescaped("\frac{1}{2}")
+    '\\frac{1}{2}'
+    """
+    for escape in _ESCAPES:
+        if escape in text:
+            return _EATEN.sub(lambda eaten: _ESCAPES[eaten[0][-1]], text)
+    return text

@@ -3,11 +3,12 @@ r"""Answers made of several values: tuples, intervals, sets, lists, unions, rati
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+from guerdon.rewards.math.brackets import SEPARATOR, depths, split
+from guerdon.rewards.math.names import definition
 from guerdon.rewards.math.notation import plain, tidy
 
 MOST_ITEMS = 64
@@ -20,10 +21,10 @@ _CLOCK = re.compile(
 _NUMERAL = re.compile(r"([0-9][0-9A-Fa-f]*) ?_ ?\{?([0-9]{1,2})\}?")
 _RATIO = re.compile(r"[0-9][0-9.,]*(?:\s*:\s*[0-9][0-9.,]*)+")
 _BRACKETED = re.compile(r"(?P<opening>\\\{|[(\[{])(?P<inside>.*?)(?P<closing>\\\}|[)\]}])")
-_SEPARATOR = re.compile(r"\s*(?:[,;]\s*(?:and|or)\b|[,;]|\b(?:and|or)\b)\s*", re.IGNORECASE)
+_SEMICOLON = re.compile(r"\s*;\s*")
 _COMMA = re.compile(r"\s*[,;]\s*")
 _UNION = re.compile(r"\s*\\cup(?![A-Za-z])\s*|(?<=[)\]])\s*U\s*(?=[(\[])")
-_BRACKET = re.compile(r"\\[{}]|[()\[\]{}]")
+_PLUS_MINUS = re.compile(r"^\\pm\s*|\\pm(?![A-Za-z])")
 
 
 class Clock(NamedTuple):
@@ -44,7 +45,8 @@ class Collection(NamedTuple):
     """Several values.
 
     Args:
-        brackets: '()', '[)', '{}', …; '' for a list without brackets, '∪' for a union, ':' for a ratio.
+        brackets: '()', '[)', '{}', …; '' for a list without brackets, '∪' for a union, ':' for a ratio. LaTeX does not
+            show braces without a backslash: '{1, 2}' is a list.
         items: what is between them, as text.
     """
 
@@ -110,54 +112,64 @@ def collection(text: str) -> Collection | None:
         return None
     if _RATIO.fullmatch(text):
         return Collection(":", tuple(item.strip() for item in text.split(":")))
-    for brackets, separator in (("∪", _UNION), ("", _SEPARATOR)):
-        items = _split(text, separator)
+    for brackets, separator in (("∪", _UNION), ("", _SEMICOLON), ("", SEPARATOR)):
+        items = split(text, separator)
         if len(items) > 1:
-            return Collection(brackets, items) if len(items) <= MOST_ITEMS and all(items) else None
-    if text.count("\\pm") == 1:
-        before, after = (side.strip() for side in text.split("\\pm"))
-        return Collection("", (f"{before} + {after}", f"{before} - {after}") if before else (after, f"-{after}"))
-    whole, depths = _BRACKETED.fullmatch(text), [depth for _, depth in _depths(text)]
-    if whole is None or depths[-1] != 0 or min(depths[:-1]) < 1 or max(depths) > MOST_NESTED:
+            whole = len(items) <= MOST_ITEMS and all(items)
+            return Collection(brackets, _systems(_both_signs(items))) if whole else None
+    bracketed, opened = _BRACKETED.fullmatch(text), [depth for _, depth in depths(text)]
+    if bracketed is None or opened[-1] != 0 or min(opened[:-1]) < 1 or max(opened) > MOST_NESTED:
+        signs = _both_signs((text,))
+        return Collection("", signs) if len(signs) > 1 else None
+    opening, closing = bracketed["opening"], bracketed["closing"]
+    kind, items = opening[-1] + closing[-1], split(bracketed["inside"], _COMMA)
+    if not all(items) or len(items) > MOST_ITEMS or (len(items) == 1 and opening != "\\{"):
         return None
-    kind, items = whole["opening"][-1] + whole["closing"][-1], _split(whole["inside"], _COMMA)
-    if not all(items) or len(items) > MOST_ITEMS or (len(items) == 1 and kind != "{}"):
-        return None
-    return Collection(kind, items)
+    if (opening, closing) == ("{", "}"):
+        kind = ""
+    return Collection(kind, _both_signs(items) if kind in ("", "{}") else items)
 
 
 def same_collection(answer: Collection, reference: Collection, same_item: Callable[[str, str], bool]) -> bool:
     """Whether two collections hold the same values, in order where order counts.
 
-    A list without brackets may be read as a set or, in order, as a tuple: '3, 4' is {4, 3} and (3, 4).
+    A list without brackets may be read as a set or, in order, as a tuple: '3, 4' is {4, 3} and (3, 4). A set does not
+    count how often it names a value; what a list repeats is to be repeated, and may be repeated more often.
     """
     kinds = {answer.brackets, reference.brackets}
-    if len(answer.items) != len(reference.items) or not (len(kinds) == 1 or kinds in ({"", "{}"}, {"", "()"})):
+    if not (len(kinds) == 1 or kinds in ({"", "{}"}, {"", "()"})):
         return False
     if answer.ordered or reference.ordered:
-        return all(map(same_item, answer.items, reference.items))
+        same_length = len(answer.items) == len(reference.items)
+        return same_length and all(map(same_item, answer.items, reference.items))
     left = list(answer.items)
     for item in reference.items:
         found = next((i for i, candidate in enumerate(left) if same_item(candidate, item)), None)
-        if found is None:
+        if found is not None:
+            del left[found]
+        elif kinds == {""} or not any(same_item(candidate, item) for candidate in answer.items):
             return False
-        del left[found]
-    return True
+    return all(any(same_item(candidate, item) for item in reference.items) for candidate in left)
 
 
-def _split(text: str, separator: re.Pattern[str]) -> tuple[str, ...]:
-    """Split where no bracket is open; brackets need not be of one kind, as in [1, 5)."""
-    depths = _depths(text)
-    items, begin = [], 0
-    for match in separator.finditer(text):
-        before = bisect_left(depths, (match.start(),))
-        if before == 0 or depths[before - 1][1] == 0:
-            items.append(text[begin : match.start()].strip())
-            begin = match.end()
-    return (*items, text[begin:].strip())
+def _systems(items: tuple[str, ...]) -> tuple[str, ...]:
+    """Solutions for several unknowns, each in its own round: 'p = 5, q = 2, p = 7, q = 2' are two."""
+    names = [definition(item)[0] for item in items]
+    if not names[0] or None in names or (unknowns := len(set(names))) in (1, len(names)) or len(names) % unknowns:
+        return items
+    if names != names[:unknowns] * (len(names) // unknowns):
+        return items
+    return tuple(", ".join(items[i : i + unknowns]) for i in range(0, len(items), unknowns))
 
 
-def _depths(text: str) -> list[tuple[int, int]]:
-    """Where each bracket stands, and how many are open after it."""
-    depth = 0
-    return [(mark.start(), depth := depth + (1 if mark[0][-1] in "([{" else -1)) for mark in _BRACKET.finditer(text)]
+def _both_signs(items: tuple[str, ...]) -> tuple[str, ...]:
+    """The values of each a ± b in its place."""
+    return tuple(
+        value
+        for item in items
+        for value in (
+            (_PLUS_MINUS.sub("+", item).removeprefix("+").strip(), _PLUS_MINUS.sub("-", item))
+            if len(_PLUS_MINUS.findall(item)) == 1
+            else (item,)
+        )
+    )

@@ -8,6 +8,7 @@ object with one key, its type. Nothing that is read is ever called or looked up.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
@@ -21,8 +22,11 @@ DEEPEST = 100  # levels of nesting
 MOST_ITEMS = 100_000  # that an iterator may give
 LARGEST_ARRAY = 1 << 26  # bytes
 LONGEST_INT = 10_000  # bits of an int that is written in decimal, which takes quadratic time
+LONGEST_FRACTION = 1 << 16  # bits of a numerator or denominator: reducing it takes quadratic time
+MOST_ALIKE = 100  # different items of one hash: looking one up takes as long as there are others
 
 _SCALARS = frozenset((type(None), bool, float, str))
+_NUMBERS_AND_TEXT = frozenset((bool, int, float, complex, str))
 _EXAMPLES: tuple[Any, ...] = (
     (i for i in ""), iter([]), iter(()), iter({}), iter(set()), iter(""), iter(range(0)), map(len, ()),
     filter(None, ()), zip(), enumerate(()), reversed([]), {}.keys(), {}.values(), {}.items(),
@@ -96,6 +100,8 @@ def _encode(value: Any, handle: Handle | None, depth: int) -> Any:
     if kind is range:
         return {"range": [value.start, value.stop, value.step]}
     if kind is Fraction:
+        if max(value.numerator.bit_length(), value.denominator.bit_length()) > LONGEST_FRACTION:
+            raise NotPlain(f"a fraction of ints of more than {LONGEST_FRACTION:,} bits is not plain data")
         return {"Fraction": _items([value.numerator, value.denominator], handle, depth)}
     if kind is Decimal:
         return {"Decimal": str(value)}
@@ -137,22 +143,44 @@ def _decode(data: Any, handle: Handle | None) -> Any:
     ((kind, content),) = data.items()
     if kind == "handle" and handle is not None:
         return handle(content)
-    if kind == "dict":
-        return {key: item for key, item in _decode(content, handle)}  # noqa: C416 -- dict() would take pairs of any kind
     if kind in _COLLECTIONS:
+        if type(content) is not list:  # nor what decodes to something to go through: a range can be longer than memory
+            raise NotPlain(f"not plain data: the items of a {kind} are no list")
         return _COLLECTIONS[kind](_decode(content, handle))
     if kind in _ATOMS:
         return _ATOMS[kind](content)
     raise NotPlain(f"not plain data: {kind[:40]!r}")
 
 
-def _ndarray(content: Any) -> Any:
+def _spread(items: list[Any]) -> list[Any]:
+    """Items as they are, unless they were chosen to have one hash."""
+    if len(items) > MOST_ALIKE and max(Counter(map(hash, items)).values()) > MOST_ALIKE:
+        raise NotPlain(f"not plain data: more than {MOST_ALIKE} items of one hash")
+    return items
+
+
+def _dict(pairs: list[Any]) -> dict[Any, Any]:
+    keys = _spread([key for key, _ in pairs])
+    return dict(zip(keys, (item for _, item in pairs), strict=True))
+
+
+def _fraction(parts: list[Any]) -> Fraction:
+    if [type(part) for part in parts] != [int, int] or max(map(int.bit_length, parts)) > LONGEST_FRACTION:
+        raise NotPlain("not plain data: a fraction of anything but two ints, or of too long ones")
+    return Fraction(*parts)
+
+
+def _ndarray(content: list[Any]) -> Any:
     import numpy
 
     kind, shape, items = content
-    dtype = numpy.dtype(str(kind))
-    if dtype.kind not in "biufcU" or dtype.itemsize * len(items) > LARGEST_ARRAY:
-        raise NotPlain(f"not plain data: an array of {len(items)} × {kind!r:.40}")
+    if not re.fullmatch(r"[<>|=][biufcU][0-9]{1,9}", kind):
+        raise NotPlain(f"not plain data: an array of {kind!r:.40}")
+    if type(items) is not list or not _NUMBERS_AND_TEXT.issuperset(map(type, items)):
+        raise NotPlain("not plain data: an array of anything but numbers or text")
+    dtype = numpy.dtype(kind)
+    if dtype.itemsize * len(items) > LARGEST_ARRAY:
+        raise NotPlain(f"not plain data: an array of {len(items)} × {kind}")
     return numpy.array(items, dtype).reshape(shape)
 
 
@@ -163,12 +191,13 @@ def _scalar(content: Any) -> Any:
 
 _COLLECTIONS: dict[str, Callable[[list[Any]], Any]] = {
     "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
+    "dict": _dict,
+    "set": lambda items: set(_spread(items)),
+    "frozenset": lambda items: frozenset(_spread(items)),
     "deque": deque,
     "iterator": iter,
     "complex": lambda parts: complex(*parts),
-    "Fraction": lambda parts: Fraction(*parts),
+    "Fraction": _fraction,
     "ndarray": _ndarray,
     "scalar": _scalar,
 }

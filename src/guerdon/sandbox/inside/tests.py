@@ -1,8 +1,8 @@
 """The process that judges: it runs the task's tests, and calls the program in another process.
 
 What the tests name is, in this order: what they or the task's setup define; the program's functions under
-test; built-in; a module of the standard library, or a name imported from one; last, what else the program
-defines. So a program cannot slip the tests an `abs`, a `math` or an `isclose` of its own.
+test; built-in; a module of the standard library, a name imported from one, `isclose` and `deepcopy`; last, what
+else the program defines. So a program cannot slip the tests an `abs`, a `math` or an `isclose` of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from guerdon.sandbox.inside.channel import Channel
 from guerdon.sandbox.inside.peer import Function, Lost, Peer
 
 ALIASES = {"np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot"}
+COMPARING = {"isclose": "math", "deepcopy": "copy"}  # what tests compare with, imported or not
 LONGEST_MESSAGE = 500  # characters
 
 
@@ -35,12 +36,14 @@ def serve_tests(channel: Channel, program: Channel) -> int:
         codes = [compile(test, "test.py", "exec", dont_inherit=True) for test in tests]
         free = _free_names([setup, *tests]) - set(namespace) - set(dir(builtins))
         namespace.update(_known(free))
-        namespace.update(_from_program(peer, sorted(free - set(namespace))))
-    except Lost as error:
-        channel.send(("lost", str(error)))
-        return 0
     except BaseException as error:
         channel.send(("broken", _message(error)))
+        return 0
+    channel.send(("sound",))
+    try:
+        namespace.update(_from_program(peer, sorted(free - set(namespace))))
+    except BaseException as error:  # whatever the program says of itself is no fault of the tests
+        channel.send(("lost", str(error) if isinstance(error, Lost) else _message(error)))
         return 0
     channel.send(("ready",))
     while True:
@@ -81,6 +84,8 @@ def _known(names: set[str]) -> dict[str, Any]:
         if name in ALIASES or name in sys.stdlib_module_names:
             with contextlib.suppress(ImportError):
                 found[name] = importlib.import_module(module)
+        elif name in COMPARING:
+            found[name] = getattr(importlib.import_module(COMPARING[name]), name)
     return found
 
 

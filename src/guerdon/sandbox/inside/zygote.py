@@ -87,13 +87,11 @@ def _settle(configuration: dict[str, Any]) -> None:
         os._exit(0)
     kernel.mount(b"none", b"/", None, kernel.RECURSIVE | kernel.PRIVATE, None)
     os.environ.pop("PWD", None)
+    kernel.limit([(resource.RLIMIT_CORE, 1)])  # at 0, Linux still gives cores to a program that collects them
     kernel.limit(
         (kind, 0)
-        for kind in (
-            resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_RTPRIO,
-            resource.RLIMIT_NICE,
-        )
-    )  # fmt: skip
+        for kind in (resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE)
+    )
     resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_DESCRIPTORS, MOST_DESCRIPTORS))
     for name in configuration["packages"]:
         importlib.import_module(name)
@@ -116,6 +114,7 @@ class Zygote:
         self._poll = select.poll()
         for watched in (self._control.fileno(), self._host):  # first, so that no descriptor of an old run is taken for
             self._poll.register(watched, select.POLLIN)  # one of a run that has just been started
+        os.dup2(0, 2)  # complaints went to a file of the host's: runs would hear of one another in it
         self._control.send(b"{}")
         gc.collect()
         gc.freeze()
