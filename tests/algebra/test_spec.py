@@ -141,7 +141,7 @@ def test_dump_writes_every_default_out():
     assert spec.dump(LENGTH) == {"part": "text.length", "unit": "words"}
     assert spec.dump(plain()) == {"part": f"{HERE}.plain", "scale": 1.0, "mode": "a", "cuts": [], "table": None}
     assert spec.dump(gate(LENGTH, then=LENGTH)) == {
-        "gate": spec.dump(LENGTH), "then": spec.dump(LENGTH), "above": 0.5, "otherwise": 0.0,
+        "gate": spec.dump(LENGTH), "then": spec.dump(LENGTH), "above": 0.5, "otherwise": 0.0, "inclusive": False,
     }  # fmt: skip
     assert spec.dump(0.5 * LENGTH + 1) == {"sum": [{**spec.dump(LENGTH), "weight": 0.5}], "bias": 1.0}
     assert spec.dump(0.5 * LENGTH) == [{**spec.dump(LENGTH), "weight": 0.5}]
@@ -248,7 +248,7 @@ def test_parts_from_outside_load_only_when_allowed():
         ("{part: format.tags, names: think}", "reward: format.tags.names: expected a list, got 'think'"),
         ("{part: format.tags, names: [a, 1]}", "reward: format.tags.names[1]: expected text, got 1"),
         ("{part: 3}", "reward: part: expected text, got 3"),
-        ("{part: text.Rollouts}", "reward: 'text.Rollouts' is not a reward"),
+        ("{part: math.Abstain}", "reward: 'math.Abstain' is not a reward"),
         ("{part: shaping.center}", "reward: 'shaping.center' is not a reward"),
         ("{part: math.answer, of: math.answer}", "reward: math.answer has no option 'of'"),
         ("{part: math.answer, weight: heavy}", "reward.weight: expected a number, got 'heavy'"),

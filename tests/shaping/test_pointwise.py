@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from guerdon import Context, Rollouts, Scores
 from guerdon.core import Spans
 from guerdon.core.parts import name_of
-from guerdon.shaping import Shaper, bound, brevity, center, clip, overlong
+from guerdon.shaping import Shaper, bound, brevity, center, clip, overlong, quantize, threshold
 
 NONE = Context()
 GROUPS = [0, 0, 1, 1, 1, 2]
@@ -67,6 +67,64 @@ def test_center():
     assert shaped(center("group"), 1, 3, 1, 2, 6, 9, context=batch(6, GROUPS)) == [-1, 1, -2, -1, 3, 0]
     assert center(2).range((0, 1)) == (-2, -1)
     assert center("group").range((0, 3)) == (-3, 3)
+
+
+def test_threshold():
+    assert shaped(threshold(), -2.0, 0.0, 3.0) == [0.0, 0.0, 3.0]
+    assert shaped(threshold(at=0.5, slope=0.1), -2.0, 0.25, 0.5) == pytest.approx([-0.2, 0.025, 0.5])
+    assert threshold().range((-3, 2)) == (0, 2)
+    assert threshold(at=1).range((0.25, 0.5)) == (0, 0)
+    assert threshold(at=1, slope=0.5).range((-2, 4)) == (-1, 4)
+    assert threshold(at=1, slope=2).range((-2, 4)) == (-4, 4)
+    assert threshold(at=-1).range((0, 4)) == (0, 4)
+
+
+def test_quantize():
+    assert shaped(quantize(bins=4), 0.0, 0.12, 0.13, 0.6, 1.0) == [0.0, 0.0, 0.25, 0.5, 1.0]
+    assert shaped(quantize(bins=2), 0.25, 0.75) == [0.0, 1.0], "a tie goes to the even level"
+    assert quantize(bins=3).range((0.1, 0.9)) == pytest.approx((0, 1))
+
+
+# RLPR's shapings, by the functions of its release
+
+
+@pytest.mark.parametrize(
+    ("chain", "formula"),
+    [
+        ((threshold(),), lambda x: x if x >= 0 else 0.0),
+        ((threshold(at=0.3),), lambda x: 0.0 if x < 0.3 else x),
+        ((threshold(at=0.05, slope=0.01),), lambda x: 0.01 * x if x < 0.05 else x),
+        ((center(0.5), bound(scale=1 / 12)), lambda x: 1 / (1 + math.exp(-6 * (2 * x - 1)))),
+        ((center(0.5), bound(scale=1 / 12)), lambda x: math.tanh(6 * x - 3) * 0.5 + 0.5),
+        (
+            (center(0.5), bound(scale=1 / 12), threshold(at=0.3)),
+            lambda x: y if (y := 1 / (1 + math.exp(-6 * (2 * x - 1)))) >= 0.3 else 0.0,
+        ),
+        (
+            (center(0.3), bound(scale=1 / 6), threshold(at=0.5)),
+            lambda x: 0.0 if x < 0.3 else 1 / (1 + math.exp(-6 * (x - 0.3))),
+        ),
+        (
+            (center(1), bound(scale=1 / 6), center(-0.5), threshold(at=0.5 + 1 / (1 + math.exp(6 * 0.7)))),
+            lambda x: 0.0 if x < 0.3 else 1 / (1 + math.exp(-6 * (x - 1))) + 0.5,
+        ),
+        ((threshold(), quantize(bins=5)), lambda x: round(max(x, 0) / (1 / 5)) * (1 / 5)),
+    ],
+    ids=["threshold_0", "threshold_t", "leaky_t", "sigmoid_k", "tanh", "compound", "concave", "convex", "bins"],
+)
+def test_rlpr_shapings(chain, formula):
+    values = [-0.83, -0.2, 0.01, 0.04, 0.06, 0.29, 0.31, 0.47, 0.52, 0.77, 0.99]
+    scores = of(*values)
+    for shaper in chain:
+        scores = shaper(scores, NONE)
+    assert scores.to_columns()["score"] == pytest.approx([formula(x) for x in values], abs=1e-12)
+
+
+def test_rlpr_reward_is_debiased_thresholded_and_mixed_with_format(recorded, scored):
+    """r = B − A, nothing below 0; 0.9 r + 0.1 format: reasoning that does not help is worth its format only."""
+    reward = 0.9 * (recorded("b") - recorded("a") >> threshold()) + 0.1 * recorded("format")
+    got = scored(reward, b=[0.55, 0.4, 0.2], a=[0.4, 0.4, 0.5], format=[1.0, 1.0, 0.0])
+    assert got == pytest.approx([0.9 * 0.15 + 0.1, 0.1, 0.0])
 
 
 def test_abstentions_do_not_count_in_the_mean():
@@ -194,10 +252,13 @@ def test_gradients_of_a_centred_group_sum_to_nothing():
     [
         (lambda: clip(low=1, high=0), "low must not exceed high, got 1 and 0"),
         (lambda: clip(low=math.nan), "low must not exceed high"),
-        (lambda: bound("relu"), "kind is 'sigmoid' or 'tanh', got 'relu'"),
+        (lambda: bound("relu"), "kind is 'sigmoid', 'tanh', 'arctan', 'polynomial' or 'log-sigmoid', got 'relu'"),
         (lambda: bound(scale=0), "scale must be positive and finite, got 0"),
         (lambda: bound(scale=math.inf), "scale must be positive and finite"),
         (lambda: bound(scale=math.nan), "scale must be positive and finite"),
+        (lambda: threshold(at=math.inf), "at must be finite and slope not negative, got inf"),
+        (lambda: threshold(slope=-1), "slope not negative"),
+        (lambda: quantize(bins=0), "bins must be at least 1, got 0"),
         (lambda: center("grup"), "at is a number, 'group' or 'batch', got 'grup'"),
         (lambda: center(math.nan), "at is a number"),
         (lambda: center("group")(of(1.0), Context()), "reads the rollouts"),

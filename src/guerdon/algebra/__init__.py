@@ -12,7 +12,8 @@ from guerdon.algebra.leaf import Leaf, Learned
 from guerdon.algebra.order import lexicographic
 from guerdon.algebra.reward import Reward
 from guerdon.algebra.route import route
-from guerdon.algebra.steps import reduce
+from guerdon.algebra.steps import broadcast, reduce
+from guerdon.algebra.trust import trusted
 from guerdon.algebra.weigh import weigh
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Learned",
     "Reward",
     "available",
+    "broadcast",
     "gate",
     "harmonic",
     "lexicographic",
@@ -28,5 +30,6 @@ __all__ = [
     "reduce",
     "reward",
     "route",
+    "trusted",
     "weigh",
 ]

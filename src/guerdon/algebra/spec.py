@@ -9,8 +9,9 @@
 A list is a sum. A combination is written with its own key and the keys of its options:
 `{product: […]}`, `{harmonic: […], weights: […]}`, `{available: […]}`, `{lexicographic: […]}`,
 `{sum: […], bias: 1}`, `{gate: …, then: …, above: 0.5}`, `{reduce: …, how: min}`,
-`{weigh: …, by: column}`, `{route: column, to: {task: …}, otherwise: …}`; `{of: …}` wraps any of
-them where wrappers stand in another order. A part without options may be written as its name.
+`{broadcast: …, over: …, place: last}`, `{trusted: …, by: …}`, `{weigh: …, by: column}`,
+`{route: column, to: {task: …}, otherwise: …}`; `{of: …}` wraps any of them where wrappers stand
+in another order. A part without options may be written as its name.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from guerdon.algebra.gate import Gate, gate
 from guerdon.algebra.order import lexicographic
 from guerdon.algebra.reward import Chain, Named, Reward
 from guerdon.algebra.route import Route
-from guerdon.algebra.steps import How, Reduced, reduce
+from guerdon.algebra.steps import Broadcast, How, Place, Reduced, broadcast, reduce
+from guerdon.algebra.trust import Trusted, trusted
 from guerdon.algebra.weigh import Weighed, weigh
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, SpecError, nearest
@@ -195,8 +197,14 @@ def _gate(loader: _Loader, data: dict[str, Any], where: str) -> Reward:
     if "then" not in data:
         raise SpecError(f"{where}: a gate needs 'then'")
     then = loader.reward(data.pop("then"), f"{where}.then")
-    _known(data, ("above", "otherwise"), "gate", where)
-    return gate(condition, then=then, **{k: coerce(v, float, f"{where}.{k}") for k, v in data.items()})
+    _known(data, ("above", "otherwise", "inclusive"), "gate", where)
+    options: dict[str, Any] = {}
+    for key, value in data.items():
+        if key == "otherwise" and (isinstance(value, Mapping) or _is_list(value)):
+            options[key] = loader.reward(value, f"{where}.{key}")
+        else:
+            options[key] = coerce(value, bool if key == "inclusive" else float, f"{where}.{key}")
+    return gate(condition, then=then, **options)
 
 
 def _reduce(loader: _Loader, data: dict[str, Any], where: str) -> Reward:
@@ -204,6 +212,25 @@ def _reduce(loader: _Loader, data: dict[str, Any], where: str) -> Reward:
     how = coerce(data.pop("how", None), How, f"{where}.how")
     _known(data, ("how",), "reduce", where)
     return reduce(inner, how)
+
+
+def _broadcast(loader: _Loader, data: dict[str, Any], where: str) -> Reward:
+    inner = loader.reward(data.pop("broadcast"), f"{where}.broadcast")
+    if "over" not in data:
+        raise SpecError(f"{where}: broadcast needs 'over', the reward whose steps it takes")
+    over = loader.reward(data.pop("over"), f"{where}.over")
+    place = coerce(data.pop("place", "all"), Place, f"{where}.place")
+    _known(data, ("over", "place"), "broadcast", where)
+    return broadcast(inner, over=over, place=place)
+
+
+def _trusted(loader: _Loader, data: dict[str, Any], where: str) -> Reward:
+    inner = loader.reward(data.pop("trusted"), f"{where}.trusted")
+    if "by" not in data:
+        raise SpecError(f"{where}: trusted needs 'by', the reward that says which rollouts are right")
+    by = loader.reward(data.pop("by"), f"{where}.by")
+    _known(data, ("above",), "trusted", where)
+    return trusted(inner, by=by, **{k: coerce(v, float, f"{where}.{k}") for k, v in data.items()})
 
 
 def _weigh(loader: _Loader, data: dict[str, Any], where: str) -> Reward:
@@ -228,6 +255,8 @@ _COMBINATIONS: dict[str, Reader] = {
     "gate": _gate,
     "route": _route,
     "reduce": _reduce,
+    "broadcast": _broadcast,
+    "trusted": _trusted,
     "weigh": _weigh,
     "sum": _several("sum", _sum, bias=float),
     "product": _several("product", combine.product),
@@ -244,7 +273,11 @@ def _known(data: Mapping[str, Any], valid: Sequence[str], what: str, where: str)
 
 
 def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return list(value) if _is_list(value) else [value]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _dump(reward: Reward) -> dict[str, Any]:
@@ -273,10 +306,15 @@ def _dump(reward: Reward) -> dict[str, Any]:
             "gate": _dump(reward.condition),
             "then": _dump(reward.then),
             "above": reward.above,
-            "otherwise": reward.otherwise,
+            "otherwise": _dump(reward.otherwise) if isinstance(reward.otherwise, Reward) else reward.otherwise,
+            "inclusive": reward.inclusive,
         }
     if isinstance(reward, Reduced):
         return {"reduce": _dump(reward.inner), "how": reward.how}
+    if isinstance(reward, Broadcast):
+        return {"broadcast": _dump(reward.inner), "over": _dump(reward.over), "place": reward.place}
+    if isinstance(reward, Trusted):
+        return {"trusted": _dump(reward.inner), "by": _dump(reward.by), "above": reward.above}
     if isinstance(reward, Weighed):
         return {"weigh": _dump(reward.inner), "by": reward.by}
     if isinstance(reward, Route):

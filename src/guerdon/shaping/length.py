@@ -57,7 +57,7 @@ class brevity(Shaper):
             raise ValueError(f"weight is a share between 0 and 1, got {self.weight}")
         if not self.width > 0 or not math.isfinite(self.target):
             raise ValueError(f"width must be positive and target finite, got {self.width} and {self.target}")
-        _check_unit(self.unit)
+        check_unit(self.unit)
 
     @property
     def requires(self) -> frozenset[str]:
@@ -112,7 +112,7 @@ class overlong(Shaper):
     def __post_init__(self) -> None:
         if not 0 < self.buffer <= self.limit:
             raise ValueError(f"buffer must be in (0, limit], got {self.buffer} of {self.limit}")
-        _check_unit(self.unit)
+        check_unit(self.unit)
 
     @property
     def requires(self) -> frozenset[str]:
@@ -128,6 +128,11 @@ class overlong(Shaper):
         return scores.with_values(values + like(punishment, values))
 
 
-def _check_unit(unit: str) -> None:
+def check_unit(unit: str) -> None:
+    """Refuse a unit of length that there is not.
+
+    Raises:
+        ValueError: naming those there are.
+    """
     if unit not in get_args(Unit):
         raise ValueError(f"unit is 'tokens', 'characters' or 'words', got {unit!r}")

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from guerdon.core import arrays
-from guerdon.core.arrays import like, sum_by, to_numpy
+from guerdon.core.arrays import is_tensor, like, sum_by, to_numpy, where
 from guerdon.core.context import Context
 from guerdon.core.protocols import Range, Scope
 from guerdon.core.scores import Scores
 from guerdon.shaping.shaper import Shaper
+from guerdon.shaping.squash import check_curve, squash
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,14 @@ class clip(Shaper):
 class bound(Shaper):
     """Squash scores into a bounded interval.
 
-        sigmoid: r' = σ(r/s) ∈ (0, 1)        tanh: r' = tanh(r/s) ∈ (−1, 1)
+        sigmoid: r' = σ(r/s) ∈ (0, 1)        tanh: r' = tanh(r/s) ∈ (−1, 1)        arctan: r' ∈ (−π/2, π/2)
 
     An unbounded reward model is exploited where it extrapolates; a bounded one pays little for going
     further once the score is high, and most of its gradient is near the centre: put `center` before it.
 
     Args:
-        kind: 'sigmoid' or 'tanh'.
+        kind: 'sigmoid', 'tanh', 'arctan'; 'polynomial', of degree five, fitted to the sigmoid on [−5, 5] and cut
+            to [0, 1]; or 'log-sigmoid', log σ(r/s) ≤ 0: bounded above only, so that a bad score still costs.
         scale: s > 0, the distance over which the score matters, in its unit.
 
     Raises:
@@ -68,25 +70,24 @@ class bound(Shaper):
     >>> bound("tanh")(Scores.of([0.0, 100.0]), Context()).read(0.0)
     array([0., 1.])
 
-    Source: bounded rewards of PAR (arXiv 2502.18770).
+    Source: bounded rewards of PAR (arXiv 2502.18770), whose polynomial overshoots [0, 1] by 0.011 near ±5;
+    log-sigmoid: LSC (arXiv 2402.00742).
     """
 
-    kind: Literal["sigmoid", "tanh"] = "sigmoid"
+    kind: Literal["sigmoid", "tanh", "arctan", "polynomial", "log-sigmoid"] = "sigmoid"
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("sigmoid", "tanh"):
-            raise ValueError(f"kind is 'sigmoid' or 'tanh', got {self.kind!r}")
+        check_curve(self.kind, without="linear")
         if not 0 < self.scale < math.inf:
             raise ValueError(f"scale must be positive and finite, got {self.scale}")
 
     def range(self, inner: Range) -> Range:
-        low, high = (math.tanh(end / self.scale / (2 if self.kind == "sigmoid" else 1)) for end in inner)
-        return (0.5 + 0.5 * low, 0.5 + 0.5 * high) if self.kind == "sigmoid" else (low, high)
+        low, high = (float(squash(self.kind, np.float64(end) / self.scale)) for end in inner)
+        return low, high
 
     def __call__(self, scores: Scores, context: Context) -> Scores:
-        squash = arrays.sigmoid if self.kind == "sigmoid" else arrays.tanh
-        return scores.with_values(squash(scores.read(0.0) / self.scale))
+        return scores.with_values(squash(self.kind, scores.read(0.0) / self.scale))
 
 
 @dataclass(frozen=True)
@@ -140,3 +141,74 @@ class center(Shaper):
         means = totals / like(np.maximum(counts, 1.0), totals)
         each = means[like(index, means)]
         return each[:, None] if steps else each
+
+
+@dataclass(frozen=True)
+class threshold(Shaper):
+    """Keep scores from a threshold on, and flatten those below it: r' = r where r ≥ t, else slope · r.
+
+    Small differences below the threshold are often noise: a probability that reasoning hardly changes, a
+    similarity of unrelated texts.
+
+    Args:
+        at: t, in the unit of the score.
+        slope: of what is below; 0 leaves none of it, 0.01 is a leaky threshold.
+
+    Raises:
+        ValueError: if `at` or `slope` is not finite, or the slope negative.
+
+    >>> from guerdon import Scores, Context
+    >>> threshold(at=0.5)(Scores.of([-0.2, 0.4, 0.7]), Context()).read(0.0)
+    array([-0. ,  0. ,  0.7])
+
+    Source: the shapings threshold_t and leaky_t of RLPR's release (arXiv 2506.18254).
+    """
+
+    at: float = 0.0
+    slope: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.at) and 0 <= self.slope < math.inf):
+            raise ValueError(f"at must be finite and slope not negative, got {self.at} and {self.slope}")
+
+    def range(self, inner: Range) -> Range:
+        below = min(inner[1], self.at)
+        ends = [self.slope * end if self.slope else 0.0 for end in (inner[0], below)] if inner[0] < self.at else []
+        ends += [max(inner[0], self.at), inner[1]] if inner[1] >= self.at else []
+        return min(ends), max(ends)
+
+    def __call__(self, scores: Scores, context: Context) -> Scores:
+        values = scores.read(0.0)
+        return scores.with_values(where(values >= self.at, values, self.slope * values))
+
+
+@dataclass(frozen=True)
+class quantize(Shaper):
+    """Round scores to the nearest of evenly spaced levels: r' = round(k r) / k; a tie goes to the even level.
+
+    Args:
+        bins: k, levels per unit of score. Gradients of a rounded score are 0.
+
+    Raises:
+        ValueError: if k < 1.
+
+    >>> from guerdon import Scores, Context
+    >>> quantize(bins=4)(Scores.of([0.1, 0.3, 0.9]), Context()).read(0.0)
+    array([0.  , 0.25, 1.  ])
+
+    Source: the discrete rewards bin_k of RLPR's release (arXiv 2506.18254).
+    """
+
+    bins: int = 10
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise ValueError(f"bins must be at least 1, got {self.bins}")
+
+    def range(self, inner: Range) -> Range:
+        low, high = (float(np.round(end * self.bins)) / self.bins for end in inner)
+        return low, high
+
+    def __call__(self, scores: Scores, context: Context) -> Scores:
+        values = scores.read(0.0) * self.bins
+        return scores.with_values((values.round() if is_tensor(values) else np.round(values)) / self.bins)
