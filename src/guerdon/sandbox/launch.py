@@ -155,7 +155,7 @@ def _spare_user() -> int | None:
     with open("/proc/self/uid_map") as file:
         first, outside, count = max((list(map(int, line.split())) for line in file), key=lambda row: row[2])
     if effective >> 21 & 1 and count > _SPARE_USERS:  # CAP_SYS_ADMIN
-        return min(first + count - 2, 2**31 - 2) - os.getpid() % _SPARE_USERS
+        return min(first + count - 2, 2**31 - 2) - int.from_bytes(os.urandom(4), "big") % _SPARE_USERS
     if outside == 0 and first == 0:
         raise SandboxUnavailable("root without CAP_SYS_ADMIN cannot isolate: run as an ordinary user")
     return None

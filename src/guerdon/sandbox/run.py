@@ -43,7 +43,8 @@ class Limits:
         output: bytes it may write to each of its standard streams.
         processes: how many processes it may have at a time. With 1, the default, it may not start any, so that
             `memory` bounds the whole run.
-        threads: how many threads it may have, all processes together.
+        threads: how many threads it may have besides. Where there may be several processes, Linux counts these
+            as threads: there can be `processes + threads` of them.
         files: how many files it may have open.
     """
 

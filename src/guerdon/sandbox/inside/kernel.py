@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 NEW_USER, NEW_PID, NEW_MOUNTS, NEW_IPC = 0x10000000, 0x20000000, 0x00020000, 0x08000000
-NO_SUID, NO_DEVICES, BIND, RECURSIVE, PRIVATE = 2, 4, 1 << 12, 1 << 14, 1 << 18
+READ_ONLY, NO_SUID, NO_DEVICES, NO_EXECUTION, REMOUNT = 1, 2, 4, 8, 32
+BIND, RECURSIVE, PRIVATE = 1 << 12, 1 << 14, 1 << 18
 USER = 1000  # what every user inside is called
 
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
@@ -66,6 +67,12 @@ def become(user: int) -> None:
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
     _prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # or /proc/self would still be root's
+
+
+def make_read_only(path: str) -> None:
+    """Let nobody in this mount namespace change what is mounted on a path; devices can still be written to."""
+    kept = os.statvfs(path).f_flag & (NO_SUID | NO_DEVICES | NO_EXECUTION)  # which may not be taken off
+    mount(b"none", path.encode(), None, REMOUNT | BIND | READ_ONLY | kept, None)
 
 
 def map_user(user: int, group: int) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 from guerdon.sandbox.inside.channel import Channel
 from guerdon.sandbox.inside.plain import NotPlain
 
+LONGEST_MESSAGE, LONGEST_NAME = 500, 100  # characters of an error that are passed on, to stand in many a log
+MOST_NAMES = 20  # of its classes
+
 
 class Lost(Exception):
     """The program has ended, or does not keep to the protocol."""
@@ -131,7 +134,8 @@ class Peer:
             raise Lost("the program does not keep to the protocol")
         match answer:
             case ("raised", list() as names, str() as message) | (_, "raised", list() as names, str() as message):
-                raise Raised([name for name in names if isinstance(name, str)] or ["Exception"], message)
+                known = [name[:LONGEST_NAME] for name in names[:MOST_NAMES] if isinstance(name, str)]
+                raise Raised(known or ["Exception"], message[:LONGEST_MESSAGE])
         return answer
 
 

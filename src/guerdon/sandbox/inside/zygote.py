@@ -86,6 +86,8 @@ def _settle(configuration: dict[str, Any]) -> None:
         os.waitpid(child, 0)
         os._exit(0)
     kernel.mount(b"none", b"/", None, kernel.RECURSIVE | kernel.PRIVATE, None)
+    for device in os.listdir("/dev"):  # they are the machine's own, and keep the time that one sets
+        kernel.make_read_only(f"/dev/{device}")
     os.environ.pop("PWD", None)
     kernel.limit([(resource.RLIMIT_CORE, 1)])  # at 0, Linux still gives cores to a program that collects them
     kernel.limit(

@@ -1,0 +1,16 @@
+# Says that it is ready, and never is.
+# run: calls
+# must: late
+import os
+import struct
+
+
+def say(content, length=None):
+    frame = struct.pack("=I", len(content) if length is None else length) + content
+    while frame:
+        frame = frame[os.write(3, frame) :]
+
+
+say(b'{"tuple":["loaded"]}')
+while True:
+    pass

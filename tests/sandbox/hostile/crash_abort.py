@@ -1,0 +1,5 @@
+# Aborts.
+# must: signal
+import os
+
+os.abort()

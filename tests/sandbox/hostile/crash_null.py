@@ -1,0 +1,5 @@
+# Reads from nowhere.
+# must: signal
+import ctypes
+
+ctypes.string_at(0)

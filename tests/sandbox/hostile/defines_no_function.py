@@ -1,0 +1,4 @@
+# Defines what cannot be called.
+# run: calls
+# must: raised
+solve = [1, 2, 3]

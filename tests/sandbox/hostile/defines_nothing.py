@@ -1,0 +1,3 @@
+# Defines nothing.
+# run: calls
+# must: raised

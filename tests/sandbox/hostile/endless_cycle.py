@@ -1,0 +1,8 @@
+# Returns an iterator without an end.
+# run: calls
+# must: raised
+import itertools
+
+
+def solve(numbers):
+    return itertools.cycle([1, 2, 3])

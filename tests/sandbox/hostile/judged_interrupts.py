@@ -1,0 +1,5 @@
+# Raises what would interrupt its judge.
+# run: tests
+# must: failed
+def solve(numbers):
+    raise KeyboardInterrupt

@@ -1,0 +1,5 @@
+# Raises what the tests know how to handle.
+# run: tests
+# must: failed
+def solve(numbers):
+    raise ValueError

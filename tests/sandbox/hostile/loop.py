@@ -1,0 +1,4 @@
+# Computes for ever, in Python.
+# must: deadline
+while True:
+    pass

@@ -1,0 +1,5 @@
+# Multiplies for ever, in C, holding the lock.
+# must: deadline
+import math
+
+math.factorial(10**8)

@@ -1,0 +1,3 @@
+# Multiplies for ever, in C.
+# must: deadline
+pow(3, 3**18)

@@ -1,0 +1,5 @@
+# Backtracks for ever, in C.
+# must: deadline
+import re
+
+re.match(r"(a+)+$", "a" * 60 + "b")

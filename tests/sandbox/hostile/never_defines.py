@@ -1,0 +1,5 @@
+# Never gets to define anything.
+# run: calls
+# must: late
+while True:
+    pass

@@ -1,0 +1,4 @@
+# Prints without end.
+# must: output
+while True:
+    print("x" * 1000)

@@ -1,0 +1,21 @@
+# Answers an array with nothing in it, which is equal to all.
+# run: calls
+# must: wrong
+import os
+import struct
+
+from guerdon.sandbox.inside import channel
+
+
+def say(content, length=None):
+    frame = struct.pack("=I", len(content) if length is None else length) + content
+    while frame:
+        frame = frame[os.write(3, frame) :]
+
+
+def send(self, message, handle=None):
+    say(b'{"tuple":[%d,"value",%b,null]}' % (message[0], b'{"ndarray":["<i8",[0],[]]}'))
+
+
+def solve(numbers):
+    channel.Channel.send = send

@@ -1,0 +1,21 @@
+# Says that its answer is as long as can be said.
+# run: calls
+# must: lost
+import os
+import struct
+
+from guerdon.sandbox.inside import channel
+
+
+def say(content, length=None):
+    frame = struct.pack("=I", len(content) if length is None else length) + content
+    while frame:
+        frame = frame[os.write(3, frame) :]
+
+
+def send(self, message, handle=None):
+    say(b"x" * 10, 2**32 - 1)
+
+
+def solve(numbers):
+    channel.Channel.send = send

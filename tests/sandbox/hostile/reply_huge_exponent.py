@@ -1,0 +1,21 @@
+# Answers a number that no computer can write out.
+# run: calls
+# must: wrong
+import os
+import struct
+
+from guerdon.sandbox.inside import channel
+
+
+def say(content, length=None):
+    frame = struct.pack("=I", len(content) if length is None else length) + content
+    while frame:
+        frame = frame[os.write(3, frame) :]
+
+
+def send(self, message, handle=None):
+    say(b'{"tuple":[%d,"value",%b,null]}' % (message[0], b'[{"Decimal":"1e999999999"},1e999999999]'))
+
+
+def solve(numbers):
+    channel.Channel.send = send

