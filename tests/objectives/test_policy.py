@@ -23,12 +23,13 @@ RULES = [
     clip.dual,
     clip.cispo,
     clip.soft,
+    partial(clip.truncated, low=0.5, high=1.5),
 ]
 AGGREGATES = ["token-mean", "sequence-mean", "constant", "length-weighted"]
 SETTINGS = {
     "clip": st.sampled_from(RULES),
     "aggregate": st.sampled_from(AGGREGATES),
-    "ratio": st.sampled_from(["token", "sequence", "product"]),
+    "ratio": st.sampled_from(["token", "sequence", "product", "mixture", "probability"]),
 }
 
 

@@ -11,6 +11,7 @@ from guerdon.train import presets
 from guerdon.train.method import KL, Method, Sampling, options
 
 NAMES = ["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "luspo", "cispo", "sapo", "reinforce", "rloo"]
+NAMES += ["w_reinforce", "psr", "nsr", "grpo_n", "gspo_n", "wgrpo"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -37,6 +38,8 @@ def test_a_dump_names_parts_and_writes_defaults_out():
             "part": "objectives.policy_gradient",
             "ratio": "token",
             "clip": {"part": "objectives.clip.ppo", "low": 0.2, "high": 0.28},
+            "positive": 1.0,
+            "negative": 1.0,
             "aggregate": "token-mean",
             "length": None,
         },

@@ -6,26 +6,92 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guerdon.objectives import clip
+    from guerdon.objectives import clip, gflownet
     from guerdon.objectives.aggregate import denominator
-    from guerdon.objectives.kl import kl_penalty
+    from guerdon.objectives.bellman import bellman_loss, conservative_targets, dueling, recovered_rewards
+    from guerdon.objectives.classification import decoupled_reward, rewards_as_labels
+    from guerdon.objectives.distill import (
+        adaptive_strength,
+        distillation,
+        expected_log_ratio,
+        extrapolated_advantages,
+        tilted,
+    )
+    from guerdon.objectives.kl import kl_hinge, kl_penalty
+    from guerdon.objectives.likelihood import answer_weights, perplexity
+    from guerdon.objectives.logp import chosen_logp
+    from guerdon.objectives.off_policy import explorative, hybrid_policy_gradient, truncated_importance
     from guerdon.objectives.policy import policy_gradient, token_means
+    from guerdon.objectives.profile import length_profile
     from guerdon.objectives.ratio import importance_ratio
-
-__all__ = ["clip", "denominator", "importance_ratio", "kl_penalty", "policy_gradient", "token_means"]
+    from guerdon.objectives.value import Critic, clipped_value_loss
 
 _HOMES = {
+    "Critic": "value",
+    "adaptive_strength": "distill",
+    "answer_weights": "likelihood",
+    "bellman_loss": "bellman",
+    "chosen_logp": "logp",
+    "clipped_value_loss": "value",
+    "conservative_targets": "bellman",
+    "decoupled_reward": "classification",
     "denominator": "aggregate",
+    "distillation": "distill",
+    "dueling": "bellman",
+    "expected_log_ratio": "distill",
+    "explorative": "off_policy",
+    "extrapolated_advantages": "distill",
+    "hybrid_policy_gradient": "off_policy",
     "importance_ratio": "ratio",
+    "kl_hinge": "kl",
     "kl_penalty": "kl",
+    "length_profile": "profile",
+    "perplexity": "likelihood",
     "policy_gradient": "policy",
+    "recovered_rewards": "bellman",
+    "rewards_as_labels": "classification",
+    "tilted": "distill",
     "token_means": "policy",
+    "truncated_importance": "off_policy",
 }
+
+_MODULES = ("clip", "gflownet")
+
+__all__ = [
+    "Critic",
+    "adaptive_strength",
+    "answer_weights",
+    "bellman_loss",
+    "chosen_logp",
+    "clip",
+    "clipped_value_loss",
+    "conservative_targets",
+    "decoupled_reward",
+    "denominator",
+    "distillation",
+    "dueling",
+    "expected_log_ratio",
+    "explorative",
+    "extrapolated_advantages",
+    "gflownet",
+    "hybrid_policy_gradient",
+    "importance_ratio",
+    "kl_hinge",
+    "kl_penalty",
+    "length_profile",
+    "perplexity",
+    "policy_gradient",
+    "recovered_rewards",
+    "rewards_as_labels",
+    "tilted",
+    "token_means",
+    "truncated_importance",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "clip":
-        return import_module(f"{__name__}.clip")
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

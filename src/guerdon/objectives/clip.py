@@ -7,6 +7,7 @@ high: 0.28}` in a recipe. r is the ratio π/π_old (one per token, or one per ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -89,6 +90,69 @@ def ppo(
     """
     value = torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
     return Surrogate(value, (ratio < 1 - low) & (advantages < 0), (ratio > 1 + high) & (advantages > 0))
+
+
+def truncated(
+    ratio: Float[Tensor, "n _"],
+    logp: Float[Tensor, "n t"],
+    advantages: Float[Tensor, "n t"],
+    *,
+    low: float = 0.0,
+    high: float = math.inf,
+) -> Surrogate:
+    """clip(r, low, high)·A, whichever the sign of A: outside the bounds a token has no gradient at all.
+
+    Without the minimum of `ppo` there is no pulling back of a token that has moved too far in the wrong direction.
+
+    Args:
+        ratio, logp, advantages: as for every rule.
+        low: the smallest ratio; the ratio itself, not its distance from 1.
+        high: the largest.
+
+    Source: bounds on the ratio of external tokens, RL-PLUS (arXiv 2508.00222), code.
+
+    >>> truncated(torch.tensor([[1.5, 1.5]]), torch.zeros(1, 2), torch.tensor([[1.0, -1.0]]), high=1.2).value
+    tensor([[ 1.2000, -1.2000]])
+    """
+    value = ratio.clamp(low, high) * advantages
+    return Surrogate(value, (ratio < low).expand_as(value), (ratio > high).expand_as(value))
+
+
+def guarded(
+    ratio: Float[Tensor, "n _"],
+    logp: Float[Tensor, "n t"],
+    advantages: Float[Tensor, "n t"],
+    *,
+    low: float = 0.1,
+    high: float = 0.1,
+    limit: float = 10.0,
+) -> Surrogate:
+    """`ppo`, except that a row in which any ratio exceeds `limit` is held to the clipped branch alone.
+
+    `ppo` leaves r·A unbounded for A < 0 and r large; one runaway token then outweighs the batch. Here the whole row
+    has no gradient at its tokens outside the bounds.
+
+    Args:
+        ratio, logp, advantages: as for every rule; a row is not to be cut over t, which would hide its largest ratio.
+        low: distance of the lower bound from 1, in [0, 1].
+        high: distance of the upper bound from 1.
+        limit: the largest ratio at which a row is still trusted; at least 1 + high.
+
+    Raises:
+        ValueError: if limit < 1 + high.
+
+    Source: VL-DAC (arXiv 2508.04280), code.
+
+    >>> guarded(torch.tensor([[1.0, 5.0], [1.0, 50.0]]), torch.zeros(2, 2), -torch.ones(2, 2)).value
+    tensor([[-1.0000, -5.0000],
+            [-1.0000, -1.1000]])
+    """
+    if limit < 1 + high:
+        raise ValueError(f"limit is a ratio beyond the clip range: at least 1 + high = {1 + high}, not {limit}")
+    runaway = (ratio > limit).any(1, keepdim=True)
+    free = ppo(ratio, logp, advantages, low=low, high=high)
+    held = truncated(ratio, logp, advantages, low=1 - low, high=1 + high)
+    return Surrogate(*(torch.where(runaway, closed, open_) for closed, open_ in zip(held, free, strict=True)))
 
 
 def dual(

@@ -67,3 +67,50 @@ def kl_penalty(
     else:
         penalty = safe_exp(difference) - difference - 1
     return penalty if ratio is None else penalty * ratio
+
+
+def kl_hinge(
+    logp: Float[Tensor, "n t"],
+    old_logp: Float[Tensor, "n t"],
+    mask: Bool[Tensor, "n t"],
+    *,
+    kind: Literal["k1", "k3"] = "k1",
+    limit: float = 1e-4,
+    coefficient: float = 1e3,
+) -> Float[Tensor, ""]:
+    r"""A wall around the policy that wrote the batch: nothing within `limit`, a squared penalty beyond.
+
+        loss = β/2 · max(KL − δ, 0)²        KL = the mean over written tokens of an estimate of KL(π_old ‖ π)
+
+    It holds for a batch as a whole: the square of a mean is not a sum over rows, so the losses of micro-batches do not
+    add up to that of the batch. The estimate k1 can be negative by chance; then there is no penalty.
+
+    Args:
+        logp: log-probabilities under the policy, in nats.
+        old_logp: under the policy that wrote the tokens; no gradient passes through it.
+        mask: True at the written tokens.
+        kind: "k1", old_logp − logp, or "k3", eᵈ − d − 1 with d = logp − old_logp, which is never negative.
+        limit: δ ≥ 0, in nats per token.
+        coefficient: β ≥ 0, per nat².
+
+    Returns:
+        The penalty; its gradient is β · max(KL − δ, 0) · ∇KL.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Source: the constraint of DisCO (arXiv 2505.12366) and DRPO (2510.04474), whose code has the same gradient beside
+    another value, β (KL − δ) KL.
+
+    >>> penalty = kl_hinge(torch.tensor([[-1.01]]), torch.tensor([[-1.0]]), torch.tensor([[True]]))
+    >>> round(penalty.item(), 6)
+    0.049005
+    """
+    if not logp.shape == old_logp.shape == mask.shape:
+        shapes = [tuple(x.shape) for x in (logp, old_logp, mask)]
+        raise ValueError(f"logp, old_logp and mask must have one shape, got {shapes}")
+    wide = torch.promote_types(logp.dtype, torch.float32)
+    difference = torch.where(mask, logp.to(wide), 0.0) - torch.where(mask, old_logp.detach().to(wide), 0.0)
+    estimate = -difference if kind == "k1" else safe_exp(difference) - difference - 1
+    mean = estimate.sum() / mask.sum().clamp(min=1)
+    return 0.5 * coefficient * torch.relu(mean - limit) ** 2

@@ -22,6 +22,8 @@ def policy_gradient(
     *,
     ratio: Ratio = "token",
     clip: Rule = ppo,
+    positive: float = 1.0,
+    negative: float = 1.0,
     aggregate: Aggregate = "token-mean",
     length: int | None = None,
     kl: Float[Tensor, "n t"] | None = None,
@@ -31,7 +33,10 @@ def policy_gradient(
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     r"""The loss whose descent follows the policy gradient.
 
-        loss = Σᵢ 1/Dᵢ Σₜ wᵢₜ (klᵢₜ − oᵢₜ · clip(rᵢₜ, logpᵢₜ, Aᵢₜ))        over the written tokens t of row i
+        loss = Σᵢ 1/Dᵢ Σₜ wᵢₜ (klᵢₜ − oᵢₜ · clip(rᵢₜ, logpᵢₜ, λᵢₜ Aᵢₜ))     over the written tokens t of row i
+
+    λ is `positive` where A > 0 and `negative` where A < 0. Learning from one side only (0 for the other) keeps the
+    statistics that both sides gave, and what is left out still counts in D: to leave rows out altogether, mask them.
 
     With `denominator` given, the losses of parts of the batch add up to the loss of the batch: over rows always,
     over t for token ratios (the ratio of a sequence needs the whole of it).
@@ -47,9 +52,11 @@ def policy_gradient(
         mask: True at the tokens written by the policy.
         ratio: of each token, or of the sequence; see `importance_ratio`.
         clip: a clip rule, with its options set by `functools.partial`.
+        positive: the weight of advantages above 0; at 0 the loss only pushes down what did worse.
+        negative: the weight of advantages below 0; at 0 it only repeats what did better.
         aggregate: how tokens and rows are weighed; see `denominator`.
         length: the constant of aggregate "constant", when `denominator` is not given.
-        kl: penalty per token, already times its coefficient.
+        kl: penalty per token, already times its coefficient; an entropy bonus is a negative one.
         denominator: D of the whole batch, where this is a part of it; by default that of `mask`.
         weight: of a row or token in the loss, penalty included; it does not change the denominator.
         off_policy: importance weight of the surrogate at tokens from another policy than `old_logp`'s, or
@@ -63,7 +70,8 @@ def policy_gradient(
     Raises:
         ValueError: if the shapes do not fit, or "constant" has neither length nor denominator.
 
-    Source: PPO (arXiv 1707.06347), GRPO (2402.03300), GSPO (2507.18071); each setting names its own.
+    Source: PPO (arXiv 1707.06347), GRPO (2402.03300), GSPO (2507.18071); each setting names its own. Weights by sign:
+    "The Surprising Effectiveness of Negative Reinforcement" (2506.01347) and the relative negatives of 2510.04028.
 
     >>> logp = torch.tensor([[0.6, 0.3]]).log()
     >>> loss, sums = policy_gradient(logp, torch.tensor([[0.5, 0.5]]).log(), torch.tensor([1.0]), logp < 0)
@@ -79,7 +87,10 @@ def policy_gradient(
 
     logp, old_logp = written(logp), old_logp.detach().to(wide)
     ratios = importance_ratio(logp, old_logp, mask, ratio=ratio)
-    surrogate = clip(ratios, logp, written(advantages.detach()))
+    advantages = written(advantages.detach())
+    if positive != 1.0 or negative != 1.0:
+        advantages = torch.where(advantages > 0, positive * advantages, negative * advantages)
+    surrogate = clip(ratios, logp, advantages)
 
     terms = -surrogate.value
     if off_policy is not None:

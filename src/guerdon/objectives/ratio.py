@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Ratio = Literal["token", "sequence", "product"]
+Ratio = Literal["token", "sequence", "product", "mixture", "probability"]
 
 LIMIT = 20.0
 
@@ -42,17 +42,24 @@ def importance_ratio(
         token      rᵢₜ = exp(Δᵢₜ)                       Δᵢₜ = logpᵢₜ − old_logpᵢₜ
         sequence   rᵢ  = exp(1/|yᵢ| · Σₜ Δᵢₜ)           the geometric mean of the token ratios
         product    rᵢ  = exp(Σₜ Δᵢₜ)                    the importance weight of the sequence itself
+        mixture    rᵢₜ = 2π / (π_old + ½(π_old + 1))    for tokens of an unknown policy: at most 4
+        probability rᵢₜ = π                             the same where nothing is known of π_old
+
+    "mixture" is multiple importance sampling: the unknown writer is estimated by the mean of π_old and a density of 1,
+    and the token is weighed as one of a sample from both, π_old and that estimate. Where it is written by neither
+    (π_old → 0) the ratio stays bounded, by 4π.
 
     Args:
         logp: log-probabilities under the policy; finite where `mask` is True, anything elsewhere.
         old_logp: under the policy that wrote the tokens; no gradient passes through it.
         mask: True at the tokens written by the policy; the others have Δ = 0.
-        ratio: which of the three.
+        ratio: which of the five.
 
     Returns:
-        "n t" for "token", else "n 1"; positive; above e²⁰ it goes on as a straight line (`safe_exp`).
+        "n 1" for "sequence" and "product", else "n t"; positive; above e²⁰ it goes on as a straight line (`safe_exp`).
 
-    Source: token: PPO (arXiv 1707.06347); sequence: GSPO (2507.18071); product: RLOO as in TRL's RLOOTrainer.
+    Source: token: PPO (arXiv 1707.06347); sequence: GSPO (2507.18071); product: RLOO as in TRL's RLOOTrainer;
+    mixture: RL-PLUS (2508.00222), whose ablation "no reshape" is probability.
 
     >>> logp = torch.tensor([[0.4, 0.2]]).log()
     >>> importance_ratio(logp, torch.tensor([[0.2, 0.4]]).log(), logp < 0, ratio="token")
@@ -60,7 +67,13 @@ def importance_ratio(
     >>> importance_ratio(logp, torch.tensor([[0.2, 0.4]]).log(), logp < 0, ratio="sequence")
     tensor([[1.]])
     """
-    log_ratio = torch.where(mask, logp, 0.0) - torch.where(mask, old_logp.detach(), 0.0)
+    logp, old_logp = torch.where(mask, logp, 0.0), torch.where(mask, old_logp.detach(), 0.0)
+    if ratio == "probability":
+        return safe_exp(logp)
+    if ratio == "mixture":
+        # In logarithms, so that neither a vanishing π nor a vanishing π_old divides 0 by 0.
+        return safe_exp(logp + math.log(2) - torch.logaddexp(old_logp + math.log(1.5), old_logp.new_tensor(0.5).log()))
+    log_ratio = logp - old_logp
     if ratio == "token":
         return safe_exp(log_ratio)
     total = log_ratio.sum(1, keepdim=True)

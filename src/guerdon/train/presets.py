@@ -6,6 +6,7 @@ the objective. Values are the papers' own where they state them; a recipe overri
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -88,12 +89,35 @@ rloo = Method(
     sampling=Sampling(group=4),
 )
 
+# Source: "The Surprising Effectiveness of Negative Reinforcement" (arXiv 2506.01347): REINFORCE with rewards 1 and −1,
+# λ = 0.1 on what was right, PPO's clip, 8 rollouts. A verifier's 1 and 0 are centred to ±1/2, so both weights are
+# twice the paper's.
+w_reinforce = Method(
+    credit=partial(group_relative, baseline="none", scale="none"),
+    objective=partial(policy_gradient, positive=0.2, negative=2.0),
+    shaping=({"part": "shaping.center", "at": 0.5},),
+)
+psr = replace(w_reinforce, objective=partial(policy_gradient, positive=2.0, negative=0.0))
+nsr = replace(w_reinforce, objective=partial(policy_gradient, positive=0.0, negative=2.0))
+
+# Source: "The Debate on RLVR Reasoning Capability Boundary" (arXiv 2510.04028): only what did worse than its group.
+grpo_n = replace(grpo, objective=partial(policy_gradient, positive=0.0, aggregate="sequence-mean"), kl=KL())
+gspo_n = replace(gspo, objective=partial(gspo.objective, positive=0.0))
+
+# Source: "Beyond Variance" (arXiv 2602.03452): failures weigh λ times as much, after normalisation (before it, an
+# affine map of two values cancels). λ is not stated; 2 is ours.
+wgrpo = Method(
+    credit=partial(group_relative, ddof=0),
+    objective=partial(policy_gradient, negative=2.0, aggregate="sequence-mean"),
+)
+
 
 def load(name: str, **changes: Any) -> Method:
     """The named method, with a recipe's changes.
 
     Args:
-        name: of a preset: grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, reinforce or rloo.
+        name: of a preset: grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, reinforce, rloo, w_reinforce, psr, nsr,
+            grpo_n, gspo_n or wgrpo.
         changes: what differs, by field; see `Method.override`.
 
     Raises:
