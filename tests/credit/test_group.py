@@ -10,7 +10,7 @@ from guerdon.credit import group_relative
 
 CHOICES = {
     "pool": st.sampled_from(["rollout", "all", "position"]),
-    "baseline": st.sampled_from(["mean", "loo", "none"]),
+    "baseline": st.sampled_from(["mean", "loo", "unbiased", "none"]),
     "scale": st.sampled_from(["std", "batch", "none"]),
 }
 
@@ -56,8 +56,10 @@ def by_hand(rewards, groups, mask, rows, pool, baseline, scale, ddof, eps):
             values, others = [v for _, v in pairs], [v for j, v in pairs if j != i]
             if baseline != "none" and not others:
                 continue
-            centre = {"none": [0.0], "mean": values, "loo": others}[baseline]
+            centre = {"none": [0.0], "mean": values, "loo": others, "unbiased": values}[baseline]
             advantage = float(rewards[i, k]) - sum(centre) / len(centre)
+            if baseline == "unbiased":
+                advantage *= len(values) / len(others)
             measured = {"none": None, "std": values, "batch": [v for _, v in samples(None, k)]}[scale]
             if measured is not None:
                 sigma = deviation(measured, ddof)
@@ -133,7 +135,7 @@ def test_order_of_rows_does_not_matter(data, seed, **chosen):
 
 
 @pytest.mark.parametrize("scale", ["std", "batch", "none"])
-@pytest.mark.parametrize("baseline", ["mean", "loo"])
+@pytest.mark.parametrize("baseline", ["mean", "loo", "unbiased"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_rewards_equal_up_to_rounding_are_no_signal(dtype, baseline, scale):
     rewards = torch.tensor([0.1 + 0.2, 0.3, 0.3, 1e5, 1e5 * (1 + 1e-7), 7.0], dtype=dtype)

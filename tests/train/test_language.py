@@ -13,9 +13,8 @@ from guerdon.algebra import Learned
 from guerdon.core import Scores
 from guerdon.core.errors import MissingInput, RecipeError, TooManyAbstentions
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train.job import borrowed
 from guerdon.train.language import train
-from guerdon.train.policy import build
+from guerdon.train.policy import borrowed, build
 from guerdon.train.prompts import Prompts, PromptsConfig
 from guerdon.train.recipe import Evaluation, Recipe
 from guerdon.train.run import Run

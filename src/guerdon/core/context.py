@@ -21,7 +21,8 @@ class Context:
             ordinary shaper. Scoring outside training is at 1: a schedule is shown as it ends.
         training: False while evaluating or scoring a file.
         step: the optimiser step.
-        models: 'policy', 'old', 'reference' and user names.
+        models: 'policy' (the one being trained), 'old' (the one that wrote the rollouts), 'reference' (the one that
+            training began with) and user names.
     """
 
     rollouts: Rollouts | None = None

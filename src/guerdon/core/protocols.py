@@ -229,7 +229,7 @@ class Model(Protocol):
 
     A prompt is text or chat messages. A completion that is text goes on where the prompt ends (of messages: a new
     message of the assistant, or the last one if it is the assistant's); messages of one entry are a turn of
-    their own, by whomever.
+    their own, by whomever; token ids are taken as they are.
 
     Prompt and completion are turned into tokens each by itself and joined, as sampling does. A completion then has
     the same tokens after every prompt, so that its tokens can be compared between prompts one by one.
@@ -256,9 +256,12 @@ class Model(Protocol):
         """
 
     def hidden(
-        self, prompts: Sequence[Any], completions: Sequence[Any], *, layer: int = -1
+        self, prompts: Sequence[Any], completions: Sequence[Any], *, layer: int | float = -1
     ) -> tuple[Float[Tensor, "n t d"], Bool[Tensor, "n t"]]:
-        """Hidden states of each token of each completion, and which tokens exist; layer 0 is the embedding."""
+        """Hidden states of each token of each completion, and which tokens exist.
+
+        A whole `layer` counts blocks, 0 being the embedding and −1 the last; one with a point is a share of the depth.
+        """
 
 
 class TrainableModel(Model, Protocol):

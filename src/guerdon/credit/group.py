@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Pool = Literal["rollout", "all", "position"]
-Baseline = Literal["mean", "loo", "none"]
+Baseline = Literal["mean", "loo", "unbiased", "none"]
 Scale = Literal["std", "batch", "none"]
 
 NO_SIGNAL = 1e-6
@@ -49,7 +49,8 @@ def group_relative(
             compared with it in its own unit); "all": every step of the group; "position": every step, among
             those of the same index. All three are the same for one reward per rollout.
         baseline: "mean"; "loo", the mean over the other rollouts, which leaves the policy gradient unbiased;
-            or "none".
+            "unbiased", the mean with the factor count / (count − own) on the difference, which for one reward per
+            rollout is "loo", and for steps keeps a step's distance from the mean of all; or "none".
         scale: "std", of the group; "batch", of all samples of the batch, which does not blow up nearly
             solved and nearly hopeless prompts; or "none".
         ddof: σ² = Σ(r − mean)² / (count − ddof); sources differ, torch and TRL take 1.
@@ -64,7 +65,8 @@ def group_relative(
         ValueError: if the shapes do not fit.
 
     Source: GRPO, DeepSeekMath (arXiv 2402.03300, §4.1); scale "none": Dr. GRPO (2503.20783); "batch": Lite PPO
-    (2508.08221); "loo": RLOO (2402.14740); per-rollout means of step rewards: PRIME (2502.01456); eps and ddof: TRL.
+    (2508.08221); "loo": RLOO (2402.14740); "unbiased" and per-rollout means of step rewards: PRIME (2502.01456);
+    "position": DECS (pixas/DECS); "all": IGPO (GuoqingWang1/IGPO), iStar (2509.19199); eps and ddof: TRL.
 
     >>> group_relative(torch.tensor([1.0, 0.0, 0.0, 5.0, 5.0]), torch.tensor([7, 7, 7, 2, 2]), scale="none")
     tensor([ 0.6667, -0.3333, -0.3333,  0.0000,  0.0000])
@@ -104,7 +106,9 @@ def group_relative(
     else:
         own, own_count = (x.sum(1, keepdim=True) if pool == "all" else x for x in (samples * weights, weights))
         others = count - own_count
-        advantages = values - (mean if baseline == "mean" else (count * mean - own) / others.clamp(min=1))
+        advantages = values - ((count * mean - own) / others.clamp(min=1) if baseline == "loo" else mean)
+        if baseline == "unbiased":
+            advantages = advantages * count / others.clamp(min=1)
         # No sample of a flat group is further than σ√count from its mean. What is further (a step within its rollout,
         # a row outside the baseline) really differs: it only cannot be measured in units of this σ.
         level = (values - mean).abs() <= NO_SIGNAL * count.sqrt() * peak
@@ -115,6 +119,72 @@ def group_relative(
     if scale != "none":
         advantages = advantages / (sigma + eps)
     return torch.where(exists & ~silent, advantages, 0.0).reshape(rewards.shape).to(result)
+
+
+def length_relative(
+    rewards: Float[Tensor, "n s"],
+    lengths: Int[Tensor, "n s"],
+    groups: Int[Tensor, "n"],
+    *,
+    mask: Bool[Tensor, "n s"] | None = None,
+) -> Float[Tensor, "n s"]:
+    r"""Step rewards less what the other rollouts of the group earn on that many tokens.
+
+        Aᵢₕ = rᵢₕ − bᵢ Lᵢₕ        bᵢ = Σ_{j≠i} Σₕ rⱼₕ / Σ_{j≠i} Σₕ Lⱼₕ
+
+    A baseline per step would pay for a few giant steps; one per token does not care where a text is cut. A constant.
+    A rollout without others in its group, or whose others have no tokens, cannot be compared: 0.
+
+    Args:
+        rewards: one per step; any real unit.
+        lengths: tokens of each step.
+        groups: rows with equal numbers are compared.
+        mask: False where the step does not exist or was not scored.
+
+    Returns:
+        One per step, in the unit of the rewards; 0 where masked.
+
+    Raises:
+        ValueError: if the shapes do not fit, or a length is negative.
+
+    Source: the token-level leave-one-out baseline of PURE (arXiv 2504.15275; CJReinforce/PURE).
+
+    >>> length_relative(torch.tensor([[4.0], [1.0]]), torch.tensor([[2], [1]]), torch.tensor([0, 0]))
+    tensor([[ 2.],
+            [-1.]])
+    """
+    _check_shapes(rewards, groups, mask, None)
+    if rewards.ndim != 2 or lengths.shape != rewards.shape:
+        raise ValueError(f"lengths must be {tuple(rewards.shape)} like rewards (n, s), got {tuple(lengths.shape)}")
+    exists = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask.reshape(len(rewards), -1)
+    wide = torch.promote_types(rewards.dtype, torch.float32)
+    exists = exists.expand(rewards.shape)
+    earned, taken = (torch.where(exists, x.detach(), 0).to(wide) for x in (rewards, lengths))
+    if bool((taken < 0).any()):
+        raise ValueError("lengths must not be negative")
+    distinct, group = torch.unique(groups, return_inverse=True)
+
+    def others(x: Tensor) -> Tensor:
+        own = x.sum(1)
+        return x.new_zeros(len(distinct)).index_add(0, group, own)[group] - own
+
+    tokens = others(taken)[:, None]
+    rate = others(earned)[:, None] / torch.where(tokens > 0, tokens, 1)
+    found = torch.where(exists & (tokens > 0), earned - rate * taken, 0)
+    return found.to(rewards.dtype if rewards.is_floating_point() else wide)
+
+
+def group_moments(
+    rewards: Float[Tensor, "n"], groups: Int[Tensor, "n"], mask: Bool[Tensor, "n"], *, ddof: int = 1
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """Mean and standard deviation of each row's group; σ is exactly 0 where it is only rounding."""
+    wide = torch.promote_types(rewards.dtype, torch.float32)
+    values, weights = torch.where(mask, rewards.detach(), 0).to(wide), mask.to(wide)
+    distinct, group = torch.unique(groups, return_inverse=True)
+    cells = values.new_zeros(len(distinct))
+    _, mean, sigma = _moments(values, weights, lambda x: cells.index_add(0, group, x)[group], ddof)
+    peak = cells.scatter_reduce(0, group, values.abs(), "amax")[group]
+    return mean, torch.where(sigma > NO_SIGNAL * peak, sigma, 0)
 
 
 def _moments(

@@ -17,8 +17,8 @@ from guerdon.core.scores import Scores
 from guerdon.objectives import kl_penalty
 from guerdon.train.distributed import gather, on_main, share
 from guerdon.train.generation import SamplingConfig, generate, uniforms
-from guerdon.train.job import Job, borrowed
-from guerdon.train.policy import logprobs
+from guerdon.train.job import Job
+from guerdon.train.policy import borrowed, logprobs
 from guerdon.train.scoring import Abstentions, credited, informative
 
 TRAINING, EVALUATION = 0, 1  # streams of randomness

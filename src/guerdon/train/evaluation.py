@@ -33,7 +33,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     rollouts = Rollouts.concat([part for part in gather(job.accelerator, local) if part is not None], keep_groups=True)
 
     def judged() -> dict[str, Any]:
-        scores = job.engine.score(job.accuracy, rollouts, Context(step=job.step))
+        scores = job.engine.score(job.accuracy, rollouts, Context(step=job.step, models=job.models))
         n, right = int(scores.valid.sum()), int((scores.read(0.0) > 0.5).sum())
         lengths = rollouts.lengths()
         result = {

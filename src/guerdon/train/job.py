@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -27,10 +27,11 @@ from guerdon.train.distributed import on_main
 from guerdon.train.generation import check_context
 from guerdon.train.learning import rate
 from guerdon.train.method import Method
+from guerdon.train.models import LanguageModel
 from guerdon.train.policy import build
 from guerdon.train.progress import ticker
 from guerdon.train.prompts import Prompts, Row
-from guerdon.train.recipe import Recipe
+from guerdon.train.recipe import OWN_MODELS, Recipe
 from guerdon.train.run import Run
 from guerdon.train.scoring import Abstentions
 from guerdon.train.teach import teach
@@ -38,6 +39,8 @@ from guerdon.train.tokenizer import encode_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from guerdon.core.protocols import Model
 
 
 @dataclass
@@ -60,6 +63,7 @@ class Job:
     run: Run
     console: Console | None
     reference: dict[str, Tensor] | None = None  # the weights the KL refers to
+    models: dict[str, Model] = field(default_factory=dict)  # what rewards can read, by name; on the main process
     step: int = 0
     before: dict[str, Any] | None = None
     abstentions: Abstentions = field(default_factory=Abstentions)
@@ -88,7 +92,7 @@ def prepare(
     reward = recipe.load_reward(allow_import=allow_import)
     accuracy = spec.load(recipe.evaluation.accuracy, allow_import=allow_import)
     held_out = prompts.held_out(recipe.evaluation.prompts)
-    _check_columns((reward, accuracy), held_out[0])
+    _check_columns((reward, accuracy), held_out[0], [*OWN_MODELS, *recipe.models])
     policy, tokenizer = build(recipe.policy, seed=recipe.seed)
     check_context(policy, encode_prompts(tokenizer, [row["prompt"] for row in held_out]), recipe.sampling.max_tokens)
     policy.to(accelerator.device)
@@ -122,12 +126,35 @@ def prepare(
         _resume(job, checkpoint)
     else:
         on_main(accelerator, lambda: run.rewind(-1))
-    if method.kl.coefficient or recipe.keep.kl:
+    read = reward.requires | accuracy.requires
+    start = "model:reference" in read or "policy" in recipe.load_models().values()
+    if method.kl.coefficient or recipe.keep.kl or start:
         job.reference = _reference(job)
+    if accelerator.is_main_process:
+        job.models = _models(job)
     return job
 
 
-def _check_columns(rewards: Sequence[Reward], row: Row) -> None:
+def _models(job: Job) -> dict[str, Model]:
+    """The models that rewards read: the policy, what it was, and those that the recipe names."""
+    micro = job.recipe.batch.micro
+    policy = LanguageModel(job.policy, job.tokenizer, micro_batch=micro)
+    # Rollouts are scored before they are learned from: the policy that wrote them is the policy.
+    models: dict[str, Model] = {"policy": policy, "old": policy}
+    if job.reference is not None:
+        models["reference"] = LanguageModel(job.policy, job.tokenizer, weights=job.reference, micro_batch=micro)
+    for name, config in job.recipe.load_models().items():
+        if config == "policy":
+            assert job.reference is not None
+            model, tokenizer = copy.deepcopy(job.policy), job.tokenizer
+            checkpoints.restore(model, job.reference)
+        else:
+            model, tokenizer = build(config, seed=job.recipe.seed)
+        models[name] = LanguageModel(model.to(job.accelerator.device).eval(), tokenizer, micro_batch=micro)
+    return models
+
+
+def _check_columns(rewards: Sequence[Reward], row: Row, models: Sequence[str]) -> None:
     """Check, before any work, that rollouts of these prompts will have what the rewards read.
 
     Raises:
@@ -138,7 +165,7 @@ def _check_columns(rewards: Sequence[Reward], row: Row) -> None:
     tokens = Tokens(np.zeros((1, 0), np.int64), written=nothing, attended=nothing)
     rollouts = Rollouts([row["prompt"]], [""], columns, tokens=tokens)
     for reward in rewards:
-        require(reward, rollouts, Context(rollouts))
+        require(reward, rollouts, Context(rollouts, models=dict.fromkeys(models, cast("Model", None))))
 
 
 def save(job: Job) -> None:
@@ -186,17 +213,3 @@ def _reference(job: Job) -> dict[str, Tensor]:
         raise GuerdonError(f"{folder} has no whole copy of the reference policy {broken}: use --fresh")
     device = job.accelerator.device
     return {name: value.to(device) for name, value in start.weights.items()}
-
-
-@contextmanager
-def borrowed(policy: torch.nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
-    """The policy with other weights in place of those it learns; nothing is copied."""
-    learned = {name: parameter for name, parameter in policy.named_parameters() if name in weights}
-    own = {name: parameter.data for name, parameter in learned.items()}
-    try:
-        for name, parameter in learned.items():
-            parameter.data = weights[name]
-        yield
-    finally:
-        for name, parameter in learned.items():
-            parameter.data = own[name]

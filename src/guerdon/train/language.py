@@ -115,7 +115,7 @@ def _step(job: Job) -> dict[str, Any]:
     began = time.monotonic()
     recipe, step = job.recipe, job.step + 1
     progress = job.step / max(1, recipe.steps - 1)
-    context = Context(progress=progress, training=True, step=step)
+    context = Context(progress=progress, training=True, step=step, models=job.models)
     rollouts, scores, record, abstentions = collect(job, step, context)
     advantages = credited(job.method, rollouts, scores)
     seeds = np.random.SeedSequence([recipe.seed, step, job.accelerator.process_index])

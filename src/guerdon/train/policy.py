@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -289,14 +291,7 @@ def _logprobs(
         empty = torch.zeros(ids.shape, device=ids.device)
         return empty, empty
     ids, mask = ids[:, :width], mask[:, :width]
-    attended = torch.cat([prompt_mask[:, begin:], mask], 1)
-    logits = model(
-        input_ids=torch.cat([prompt_ids[:, begin:], ids], 1),
-        attention_mask=attended.long(),
-        position_ids=positions(attended),
-        logits_to_keep=width + 1,
-        use_cache=False,
-    ).logits[:, :-1]
+    logits = completion_logits(model, prompt_ids[:, begin:], prompt_mask[:, begin:], ids, mask)
     rows = max(1, CHUNK // (width * logits.shape[-1]))
     pieces = [(logits[a : a + rows], ids[a : a + rows], temperature) for a in range(0, len(ids), rows)]
     if len(pieces) == 1:
@@ -310,6 +305,25 @@ def _logprobs(
         torch.nn.functional.pad(torch.where(mask, logp, 0.0), outside),
         torch.nn.functional.pad(torch.where(mask, entropy, 0.0), outside),
     )
+
+
+def completion_logits(
+    model: Any,
+    prompt_ids: Int[Tensor, "n p"],
+    prompt_mask: Bool[Tensor, "n p"],
+    ids: Int[Tensor, "n t"],
+    mask: Bool[Tensor, "n t"],
+) -> Float[Tensor, "n t v"]:
+    """The logits that each token of each completion was chosen from; arguments as of `logprobs`."""
+    attended = torch.cat([prompt_mask, mask], 1)
+    logits: Tensor = model(
+        input_ids=torch.cat([prompt_ids, ids], 1),
+        attention_mask=attended.long(),
+        position_ids=positions(attended),
+        logits_to_keep=ids.shape[1] + 1,
+        use_cache=False,
+    ).logits
+    return logits[:, :-1]
 
 
 def _token_logprobs(logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -331,3 +345,17 @@ def positions(attended: Bool[Tensor, "n t"]) -> Int[Tensor, "n t"]:
     tensor([[0, 0, 0, 1, 2]])
     """
     return (attended.long().cumsum(1) - 1).clamp(min=0)
+
+
+@contextmanager
+def borrowed(policy: torch.nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """The policy with other weights in place of those it learns; nothing is copied."""
+    learned = {name: parameter for name, parameter in policy.named_parameters() if name in weights}
+    own = {name: parameter.data for name, parameter in learned.items()}
+    try:
+        for name, parameter in learned.items():
+            parameter.data = weights[name]
+        yield
+    finally:
+        for name, parameter in learned.items():
+            parameter.data = own[name]

@@ -22,6 +22,8 @@ from guerdon.train.policy import PolicyConfig
 from guerdon.train.prompts import PromptsConfig
 from guerdon.train.teach import TeachConfig
 
+OWN_MODELS = ("policy", "old", "reference")  # what a run has without being told
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -136,6 +138,8 @@ class Recipe:
         method: a preset's name, or `{preset: NAME, credit: {…}, objective: {…}, kl: {…}, sampling: {…}}`.
         sampling: temperature, length limit, stop strings.
         teach: supervised learning before, if any.
+        models: language models that rewards read beside 'policy', 'old' and 'reference': for each name what `policy`
+            takes, or 'policy' for a copy of the policy as training finds it.
         batch, optimizer, evaluation, keep: see there.
         max_abstain: training stops when more than this share of the last batches' rollouts have no score.
         seed: of everything.
@@ -151,6 +155,7 @@ class Recipe:
     method: Any = "grpo"
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     teach: TeachConfig | None = None
+    models: Mapping[str, Any] = field(default_factory=dict)
     batch: Batch = field(default_factory=Batch)
     optimizer: Optimizer = field(default_factory=Optimizer)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -188,6 +193,21 @@ class Recipe:
             raise RecipeError(f"method: expected a preset's name or {{preset: NAME, …}}, got {self.method!r}")
         changes = dict(self.method)
         return presets.load(changes.pop("preset"), **changes)
+
+    def load_models(self) -> dict[str, PolicyConfig | Literal["policy"]]:
+        """The settings of the models that rewards read by name.
+
+        Raises:
+            RecipeError: for a name that is taken.
+            SpecError: for an unknown setting or type.
+        """
+        taken = next((name for name in self.models if name in OWN_MODELS), None)
+        if taken is not None:
+            raise RecipeError(f"models.{taken}: the run has a model of that name itself; choose another")
+        return {
+            name: "policy" if config == "policy" else coerce(config, PolicyConfig, f"models.{name}")
+            for name, config in self.models.items()
+        }
 
     def load_reward(self, *, allow_import: bool = False) -> Reward:
         """The reward expression, followed by the shapers that belong to the method."""
@@ -236,6 +256,7 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe:
         reward = recipe.load_reward(allow_import=allow_import)
         spec.load(recipe.evaluation.accuracy, allow_import=allow_import)
         method = recipe.load_method()
+        recipe.load_models()
     except SpecError as error:
         raise RecipeError(str(error)) from error
     if reward.level == "step":

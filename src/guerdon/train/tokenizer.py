@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from guerdon.core.errors import RecipeError
+from guerdon.core.parsing import text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -78,6 +79,8 @@ def character_tokenizer(alphabet: str = PRINTABLE, *, context: int | None = None
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
     """The token ids of prompts: text as the tokenizer begins one, chat messages through its template.
 
+    Messages whose last one is the assistant's are a prompt to go on with it.
+
     Raises:
         RecipeError: if a character is outside the alphabet, a prompt has no tokens, or messages meet a tokenizer
             without a chat template.
@@ -88,10 +91,11 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
     rows = []
     for prompt, chat in zip(prompts, chats, strict=True):
         if chat:
-            # The template writes the special tokens itself.
+            # The template writes the special tokens itself. What the assistant has begun to say is gone on with.
             messages: Any = list(prompt)
+            begun = text_of([messages.pop()]) if messages and messages[-1].get("role") == "assistant" else ""
             text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-            rows.append(encode_text(tokenizer, str(text)))
+            rows.append(encode_text(tokenizer, f"{text}{begun}"))
         else:
             rows.append(encode_text(tokenizer, str(prompt), special=True))
     empty = next((i for i, row in enumerate(rows) if not row), None)
