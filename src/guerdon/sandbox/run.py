@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
+import select
 import signal
 import socket
 import time
@@ -162,32 +162,35 @@ class Job:
         """Feed it, and wait for its end."""
         written = {"stdout": bytearray(), "stderr": bytearray()}
         ended: Ended | None = None
-        with contextlib.closing(self), selectors.DefaultSelector() as ready:
-            ready.register(self._status, selectors.EVENT_READ, "status")
-            for name in written:
-                ready.register(self._pipes[name], selectors.EVENT_READ, name)
+        with contextlib.closing(self):
             if stdin:
                 os.set_blocking(self._pipes["stdin"], False)
-                ready.register(self._pipes["stdin"], selectors.EVENT_WRITE, "stdin")
             else:
                 os.close(self._pipes.pop("stdin"))
-            while ready.get_map() and ended is None:
+            names = {descriptor: name for name, descriptor in self._pipes.items()} | {self._status.fileno(): "status"}
+            ready = select.poll()
+            for descriptor, name in names.items():
+                ready.register(descriptor, select.POLLOUT if name == "stdin" else select.POLLIN)
+            while names and ended is None:
                 left = self.began + deadline - time.monotonic()
                 if left <= 0:
                     ended = "deadline"
-                for key, _ in ready.select(max(left, 0)):
-                    name = key.data
+                for descriptor, _ in ready.poll(max(left, 0) * 1000):
+                    name = names[descriptor]
                     if name == "status":
-                        self.wait(GRACE)
+                        over = self.wait(GRACE)
                     elif name == "stdin":
                         stdin = self._feed(stdin)
+                        over = not stdin
                     else:
-                        piece = os.read(self._pipes[name], 1 << 16)
+                        piece = os.read(descriptor, 1 << 16)
                         written[name] += piece
+                        over = not piece
                         if len(written[name]) > self.limits.output:
                             ended = "output"
-                    if name == "status" or (name == "stdin" and not stdin) or (name in written and not piece):
-                        ready.unregister(key.fileobj)
+                    if over:
+                        ready.unregister(descriptor)
+                        del names[descriptor]
                         if name == "stdin":
                             os.close(self._pipes.pop("stdin"))
             seconds = time.monotonic() - self.began

@@ -1,0 +1,136 @@
+"""Data: which prompts, rollouts and pairs are learned from, and who gets the next sample.
+
+A `Filter` is a frozen dataclass of options that says which groups of a batch count, and can be written as data.
+What selects is a pure function of arrays, and takes its randomness as `rng`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from guerdon.data.allocation import Allocator, configuration_bound
+    from guerdon.data.curriculum import Batch, Curriculum, Shuffled, carry_over, fill
+    from guerdon.data.filter import Filter, chain, dump_filter, load_filter
+    from guerdon.data.filters import adaptive, measured, mixed, upper, varied, within
+    from guerdon.data.guidance import Attempt, Task, copied, guided_attempts, resolved
+    from guerdon.data.history import (
+        Pair,
+        Saturation,
+        history_spread,
+        learning_impact,
+        post_saturation,
+        reflection_share,
+        success_pair,
+    )
+    from guerdon.data.merging import merge_updates
+    from guerdon.data.pairs import Pairs, preference_pairs
+    from guerdon.data.prefixes import PrefixValues, first_drop, prefix_values
+    from guerdon.data.ranks import draw_rows, fidelity_by_filter, linear_fidelity, rank_weights
+    from guerdon.data.repair import Mended, mend
+    from guerdon.data.selection import balanced, consistency, top_of_group
+
+__all__ = [
+    "Allocator",
+    "Attempt",
+    "Batch",
+    "Curriculum",
+    "Filter",
+    "Mended",
+    "Pair",
+    "Pairs",
+    "PrefixValues",
+    "Saturation",
+    "Shuffled",
+    "Task",
+    "adaptive",
+    "balanced",
+    "carry_over",
+    "chain",
+    "configuration_bound",
+    "consistency",
+    "copied",
+    "draw_rows",
+    "dump_filter",
+    "fidelity_by_filter",
+    "fill",
+    "first_drop",
+    "guided_attempts",
+    "history_spread",
+    "learning_impact",
+    "linear_fidelity",
+    "load_filter",
+    "measured",
+    "mend",
+    "merge_updates",
+    "mixed",
+    "post_saturation",
+    "preference_pairs",
+    "prefix_values",
+    "rank_weights",
+    "reflection_share",
+    "resolved",
+    "success_pair",
+    "top_of_group",
+    "upper",
+    "varied",
+    "within",
+]
+
+_HOMES = {
+    "Allocator": "allocation",
+    "Attempt": "guidance",
+    "Batch": "curriculum",
+    "Curriculum": "curriculum",
+    "Filter": "filter",
+    "Mended": "repair",
+    "Pair": "history",
+    "Pairs": "pairs",
+    "PrefixValues": "prefixes",
+    "Saturation": "history",
+    "Shuffled": "curriculum",
+    "Task": "guidance",
+    "adaptive": "filters",
+    "balanced": "selection",
+    "carry_over": "curriculum",
+    "chain": "filter",
+    "configuration_bound": "allocation",
+    "consistency": "selection",
+    "copied": "guidance",
+    "draw_rows": "ranks",
+    "dump_filter": "filter",
+    "fidelity_by_filter": "ranks",
+    "fill": "curriculum",
+    "first_drop": "prefixes",
+    "guided_attempts": "guidance",
+    "history_spread": "history",
+    "learning_impact": "history",
+    "linear_fidelity": "ranks",
+    "load_filter": "filter",
+    "measured": "filters",
+    "mend": "repair",
+    "merge_updates": "merging",
+    "mixed": "filters",
+    "post_saturation": "history",
+    "preference_pairs": "pairs",
+    "prefix_values": "prefixes",
+    "rank_weights": "ranks",
+    "reflection_share": "history",
+    "resolved": "guidance",
+    "success_pair": "history",
+    "top_of_group": "selection",
+    "upper": "filters",
+    "varied": "filters",
+    "within": "filters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
