@@ -13,6 +13,7 @@ from guerdon.sandbox.inside import plain
 
 HEADER = struct.Struct("=I")
 LONGEST = 1 << 26  # bytes of a message
+PIECE = 1 << 16
 
 
 def frame(message: Any, handle: plain.Handle | None = None) -> bytes:
@@ -38,6 +39,8 @@ class Channel:
     def __init__(self, descriptor: int, longest: int = LONGEST) -> None:
         self.descriptor, self.longest = descriptor, longest
         self.until: float | None = None  # on time.monotonic: when the other end is waited for no more
+        self._heard = bytearray()  # of a message that is not read yet
+        self._polls: dict[int, select.poll] = {}
 
     def send(self, message: Any, handle: plain.Handle | None = None) -> None:
         """Say something.
@@ -66,22 +69,24 @@ class Channel:
         return plain.loads(self._read(length), handle)
 
     def _read(self, size: int) -> bytes:
-        pieces = []
-        while size:
+        while len(self._heard) < size:
             self._wait(select.POLLIN)
             try:
-                piece = os.read(self.descriptor, min(size, 1 << 20))
+                piece = os.read(self.descriptor, max(PIECE, size - len(self._heard)))
             except ConnectionError:
                 piece = b""
             if not piece:
                 raise EOFError("hung up")
-            pieces.append(piece)
-            size -= len(piece)
-        return b"".join(pieces)
+            self._heard += piece
+        content = bytes(self._heard[:size])
+        del self._heard[:size]
+        return content
 
     def _wait(self, event: int) -> None:
-        if self.until is not None:
-            poll = select.poll()
-            poll.register(self.descriptor, event)
-            if not poll.poll(max(0.0, self.until - time.monotonic()) * 1000):
-                raise TimeoutError
+        if self.until is None:
+            return
+        if event not in self._polls:
+            self._polls[event] = select.poll()
+            self._polls[event].register(self.descriptor, event)
+        if not self._polls[event].poll(max(0.0, self.until - time.monotonic()) * 1000):
+            raise TimeoutError
