@@ -16,6 +16,7 @@ from guerdon import Abstain, Context, Learned, Rollouts, Scores, reward
 from guerdon.algebra import FunctionLeaf
 from guerdon.core import GuerdonError
 from guerdon.rewards import math as maths
+from guerdon.rewards import tools
 from guerdon.shaping import bound, center
 
 if TYPE_CHECKING:
@@ -319,3 +320,9 @@ def test_a_leaf_without_state_says_so():
         exact().load_state_dict({"weights": 1})
     with pytest.raises(NotImplementedError):
         Learned().state_dict()
+
+
+def test_an_option_that_is_none_of_its_choices_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"tools\.calls: credit is one of 'all', 'share', got 'Share'"):
+        tools.calls(credit="Share")
+    assert tools.calls(credit="share").options["credit"] == "share"

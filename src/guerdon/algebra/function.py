@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -221,6 +222,16 @@ class Factory:
         missing = [name for name in self.option_names if name not in values]
         if missing:
             raise TypeError(f"{self.name} needs the option {missing[0]!r}")
+        annotations: dict[str, Any] = {}
+        with contextlib.suppress(
+            NameError
+        ):  # a type that only a type checker imports: a spec cannot name such an option
+            annotations = self.annotations
+        for name, value in options.items():
+            choices = annotations.get(name)
+            if typing.get_origin(choices) is typing.Literal and value not in typing.get_args(choices):
+                valid = ", ".join(map(repr, typing.get_args(choices)))
+                raise ValueError(f"{self.name}: {name} is one of {valid}, got {value!r}")
         return FunctionLeaf(self, {name: values[name] for name in self.option_names})
 
     def __repr__(self) -> str:
