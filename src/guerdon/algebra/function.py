@@ -223,9 +223,7 @@ class Factory:
         if missing:
             raise TypeError(f"{self.name} needs the option {missing[0]!r}")
         annotations: dict[str, Any] = {}
-        with contextlib.suppress(
-            NameError
-        ):  # a type that only a type checker imports: a spec cannot name such an option
+        with contextlib.suppress(NameError):  # a type that is imported for type checkers only
             annotations = self.annotations
         for name, value in options.items():
             choices = annotations.get(name)
