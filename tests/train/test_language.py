@@ -90,7 +90,7 @@ def test_how_rows_are_cut_into_micro_batches_does_not_change_the_run(tiny, tmp_p
     assert all(torch.allclose(value, cut[name], atol=1e-6) for name, value in whole.items())
 
 
-@pytest.mark.parametrize("method", ["dapo", "bnpo", "cispo", "sapo", "reinforce"])
+@pytest.mark.parametrize("method", ["dapo", "bnpo", "cispo", "sapo", "reinforce", "tempo", "dler"])
 def test_every_other_preset_runs(tiny, tmp_path, method):
     changes = {"preset": method, "sampling": {"group": 4}}
     if method == "dapo":
@@ -99,7 +99,7 @@ def test_every_other_preset_runs(tiny, tmp_path, method):
     [record] = metrics(tmp_path / "run")
     assert np.isfinite(record["loss"])
     assert 0 < record["grad_norm"] < np.inf
-    assert ("rounds" in record) == (method == "dapo")
+    assert ("rounds" in record) == (method in ("dapo", "dler"))
 
 
 def test_reused_rollouts_leave_the_ratio_of_one_and_fresh_ones_do_not(tiny, tmp_path):

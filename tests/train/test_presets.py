@@ -5,13 +5,13 @@ import torch
 import yaml
 
 from guerdon.core.errors import RecipeError
-from guerdon.credit import group_relative
+from guerdon.credit import group_relative, whiten
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train import presets
 from guerdon.train.method import KL, Method, Sampling, options
 
 NAMES = ["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "luspo", "cispo", "sapo", "reinforce", "rloo"]
-NAMES += ["w_reinforce", "psr", "nsr", "grpo_n", "gspo_n", "wgrpo"]
+NAMES += ["w_reinforce", "psr", "nsr", "grpo_n", "gspo_n", "wgrpo", "tempo", "pure", "dler"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,7 +44,7 @@ def test_a_dump_names_parts_and_writes_defaults_out():
             "length": None,
         },
         "kl": {"coefficient": 0.0, "kind": "k3", "place": "loss", "corrected": False},
-        "sampling": {"group": 16, "dynamic": True, "rounds": 10},
+        "sampling": {"group": 16, "dynamic": True, "rounds": 10, "filter": None},
         "shaping": [{"part": "shaping.overlong", "limit": 20480, "buffer": 4096}],
         "denominator": "batch",
     }
@@ -68,6 +68,13 @@ def test_an_override_changes_what_it_names_and_nothing_else():
     assert presets.load("gspo") == presets.gspo
     assert presets.load("grpo", kl={"kind": "k2"}).kl == KL(0.04, kind="k2")
     assert presets.load("dapo", sampling={"group": 4}).sampling == Sampling(group=4, dynamic=True)
+
+
+def test_a_credit_of_several_parts_is_written_as_their_list():
+    method = presets.load("grpo", credit=[{"part": "credit.min_form", "temperature": "0.5"}, "credit.returns", whiten])
+    assert [part["part"] for part in method.dump()["credit"]] == ["credit.min_form", "credit.returns", "credit.whiten"]
+    assert method.dump()["credit"][0] == {"part": "credit.min_form", "temperature": 0.5}
+    assert presets.load("pure", credit="credit.group_relative").credit.func is group_relative
 
 
 def test_naming_a_part_begins_from_its_own_defaults():
@@ -106,6 +113,10 @@ def test_functions_and_records_are_taken_as_they_are():
         ({"credit": {"ddof": 0.5}}, "credit.ddof: expected a whole number, got 0.5"),
         ({"credit": {"ddof": True}}, "credit.ddof: expected a number, got True"),
         ({"credit": 3}, "credit: expected a mapping, got 3"),
+        ({"credit": []}, "credit: the list is empty"),
+        ({"credit": ["credit.min_form", {"gamma": 0.5}]}, "credit[1]: of several parts, each is named"),
+        ({"credit": ["credit.min_from"]}, "credit[0]: there is no part 'credit.min_from': did you mean"),
+        ({"name": "pure", "credit": {"temperature": 1}}, "credit: of several parts, each is named: {part: credit.…}"),
         ({"credit": {"part": "objectives.policy_gradient"}}, "credit: there is no part 'objectives.policy_gradient'"),
         ({"objective": {"clip": {"part": "clip.pop"}}}, "objective.clip: there is no part 'clip.pop'"),
         ({"objective": {"clip": {"part": "NamedTuple"}}}, "there is no part 'NamedTuple'"),

@@ -27,40 +27,48 @@ TRAINING, EVALUATION = 0, 1  # streams of randomness
 def collect(job: Job, step: int, context: Context) -> tuple[Rollouts, Scores, dict[str, Any], Abstentions]:
     """The scored rollouts a step learns from, and what is to be said of all that were sampled for it.
 
-    With dynamic sampling, groups without signal are left out and others drawn, for at most
-    `sampling.rounds` rounds; what is then still missing is made up of groups without signal.
+    With dynamic sampling, groups without signal (or those that its filter leaves out) are replaced by others, for at
+    most `sampling.rounds` rounds; what is then still missing is made up of them.
     """
     wanted, sampling = job.recipe.batch.prompts, job.method.sampling
     rounds: list[tuple[Rollouts, Mapping[Leaf, Scores]]] = []
     sampled: list[tuple[Rollouts, Scores]] = []
     useful: list[np.ndarray[Any, Any]] = []
+    kept: list[np.ndarray[Any, Any]] = []
     for number in range(sampling.rounds if sampling.dynamic else 1):
         rollouts = _round(job, step, number)
 
-        def score(rollouts: Rollouts = rollouts) -> Scores:
+        def score(rollouts: Rollouts = rollouts) -> tuple[Scores, Any]:
             measured = job.engine.measure(job.reward.demand(rollouts), rollouts, context)
             rounds.append((rollouts, measured))
-            return job.reward.combine(measured, context.with_(rollouts=rollouts))
+            here = context.with_(rollouts=rollouts)
+            scores = job.reward.combine(measured, here)
+            return scores, job.filter.rows(scores, here) if job.filter else None
 
-        scores = on_main(job.accelerator, score)
+        scores, chosen = on_main(job.accelerator, score)
         sampled.append((rollouts, scores))
         useful.append(informative(rollouts, credited(job.method, rollouts, scores)))
-        if sum(int(u.sum()) for u in useful) >= wanted * sampling.group:
+        kept.append(useful[-1] if chosen is None else chosen)
+        if sum(int(k.sum()) for k in kept) >= wanted * sampling.group:
             break
     everything = Rollouts.concat([r for r, _ in sampled]), Scores.concat([s for _, s in sampled])
-    signal = np.concatenate(useful)
     abstentions = job.abstentions.plus(everything[1])
     abstentions.check(job.recipe.max_abstain)
-    record = on_main(job.accelerator, lambda: _observe(job, rounds, context))
-    record |= _described(*everything, signal)
+    record = on_main(job.accelerator, lambda: _observe(job, rounds, everything[1], context))
+    record |= _described(*everything, np.concatenate(useful))
     if not sampling.dynamic:
         return *everything, record, abstentions
-    order = np.concatenate([np.flatnonzero(signal), np.flatnonzero(~signal)])[: wanted * sampling.group]
+    first = np.concatenate(kept)
+    if job.filter:
+        record |= {"kept": float(first.mean())}
+    order = np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)])[: wanted * sampling.group]
     return everything[0].select(order), everything[1].select(order), record | {"rounds": len(sampled)}, abstentions
 
 
-def _observe(job: Job, rounds: list[tuple[Rollouts, Mapping[Leaf, Scores]]], context: Context) -> dict[str, Any]:
-    """Let the reward's shapers see the step's scores, and its learned leaves learn from them, once.
+def _observe(
+    job: Job, rounds: list[tuple[Rollouts, Mapping[Leaf, Scores]]], scores: Scores, context: Context
+) -> dict[str, Any]:
+    """Let the reward's shapers and the filter see the step's scores, and learned leaves learn from them, once.
 
     Returns what the learned leaves report, and the accuracy where it was measured.
     """
@@ -68,6 +76,8 @@ def _observe(job: Job, rounds: list[tuple[Rollouts, Mapping[Leaf, Scores]]], con
     measured = {leaf: Scores.concat([m[leaf] for _, m in rounds]) for leaf in rounds[0][1]}
     context = context.with_(rollouts=rollouts)
     job.reward.observe(measured, context)
+    if job.filter:
+        job.filter.observe(scores, context)
     record: dict[str, Any] = {}
     for leaf in measured:
         if isinstance(leaf, Learned):

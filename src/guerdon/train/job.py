@@ -19,6 +19,7 @@ from guerdon.algebra import Reward, spec
 from guerdon.core.context import Context
 from guerdon.core.errors import GuerdonError, RecipeError
 from guerdon.core.rollouts import RESERVED, Rollouts, Tokens
+from guerdon.data import Filter
 from guerdon.engine import Engine, require
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train import report
@@ -62,6 +63,7 @@ class Job:
     schedule: torch.optim.lr_scheduler.LRScheduler
     run: Run
     console: Console | None
+    filter: Filter | None = None  # of the prompts that dynamic sampling draws; its memory is the main process's
     reference: dict[str, Tensor] | None = None  # the weights the KL refers to
     models: dict[str, Model] = field(default_factory=dict)  # what rewards can read, by name; on the main process
     step: int = 0
@@ -120,7 +122,8 @@ def prepare(
     model, optimizer = accelerator.prepare(policy, optimizer)
     job = Job(
         recipe, method, reward, accuracy, accelerator, model, policy, tokenizer, prompts, held_out,
-        engine, optimizer, schedule, run, console, started=started,
+        engine, optimizer, schedule, run, console, method.sampling.load_filter(allow_import=allow_import),
+        started=started,
     )  # fmt: skip
     if checkpoint is not None:
         _resume(job, checkpoint)
@@ -177,6 +180,7 @@ def save(job: Job) -> None:
             "before": job.before,
             "schedule": job.schedule.state_dict()["last_epoch"],
             "abstentions": job.abstentions.state(),
+            "filter": job.filter.state_dict() if job.filter else {},
         }
         weights, reward = trainable_state(job.policy), job.reward.state_dict()
         checkpoint = Checkpoint(job.step, weights, job.optimizer.state_dict(), reward, state)
@@ -196,6 +200,8 @@ def _resume(job: Job, checkpoint: Checkpoint) -> None:
     job.schedule._last_lr = [group["lr"] for group in job.optimizer.param_groups]
     job.reward.load_state_dict(checkpoint.reward)
     job.abstentions = Abstentions.restored(checkpoint.state["abstentions"])
+    if job.filter:
+        job.filter.load_state_dict(checkpoint.state["filter"])
     job.step, job.before, job.seconds = checkpoint.step, checkpoint.state["before"], checkpoint.state["seconds"]
     on_main(job.accelerator, lambda: job.run.rewind(job.step))
     if job.console:

@@ -5,7 +5,7 @@ One step, read from top to bottom:
     rows      = prompts.draw(step)                       every process takes its part
     rollouts  = generate(policy, rows)                   randomness keyed by (seed, step, row)
     scores    = reward(rollouts)                         on the main process, through the engine
-    advantage = method.credit(scores, groups)
+    advantage = method.credit(scores, groups, …)         per rollout, or per token
     loss      = method.objective(logp, old_logp, advantage)
 
 What is random depends on the seed, the step and the row only, never on how rows are batched or split
@@ -167,9 +167,11 @@ def _keep_sample(job: Job, rollouts: Rollouts, scores: Scores, advantages: np.nd
     group = job.method.sampling.group
     rows = slice(0, max(group, job.recipe.keep.rollouts // group * group))
     sample = rollouts.select(rows)
-    job.run.save_rollouts(
-        job.step, sample, scores.select(rows), advantage=advantages[rows].tolist(), length=sample.lengths().tolist()
-    )
+    assert sample.tokens is not None
+    kept: list[Any] = advantages[rows].tolist()
+    if advantages.ndim == 2:
+        kept = [row[: int(there.sum())] for row, there in zip(kept, sample.tokens.attended, strict=True)]
+    job.run.save_rollouts(job.step, sample, scores.select(rows), advantage=kept, length=sample.lengths().tolist())
 
 
 def _end(job: Job) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Experience:
         prompt_ids, prompt_mask: the prompts, padded on the left.
         ids, attended: the completions, padded on the right.
         mask: tokens the policy wrote, in rows that have a score: the ones that are learned from.
-        advantages: one per rollout.
+        advantages: one per rollout or per token.
         ref_logp: under the reference policy, where the method needs it.
     """
 
@@ -41,7 +41,7 @@ class Experience:
     ids: Int[Tensor, "n t"]
     attended: Bool[Tensor, "n t"]
     mask: Bool[Tensor, "n t"]
-    advantages: Float[Tensor, "n"]
+    advantages: Float[Tensor, "n"] | Float[Tensor, "n t"]
     ref_logp: Float[Tensor, "n t"] | None = None
 
     def __len__(self) -> int:
@@ -129,6 +129,7 @@ def _micro_batches(experience: Experience, rows: Tensor, method: Method, size: i
         return list(torch.split(rows, size))
     if not (method.kl.coefficient and method.kl.place == "loss"):
         teaching = experience.advantages[rows] != 0
+        teaching = teaching.any(1) if teaching.ndim == 2 else teaching
         rows = rows[teaching] if teaching.any() else rows[:1]
     order = experience.attended[rows].sum(1).argsort(stable=True)
     return list(torch.split(rows[order], size))

@@ -16,8 +16,10 @@ from jaxtyping import AbstractArray
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import RecipeError, SpecError, nearest
 from guerdon.core.parts import name_of, public
+from guerdon.data import Filter, load_filter
 
 Part = Callable[..., Any]
+Credit = Part | tuple[Part, ...]
 Data = dict[str, Any]
 
 
@@ -53,20 +55,36 @@ class Sampling:
 
     Args:
         group: rollouts per prompt; TRL's default is 8.
-        dynamic: leave out prompts whose rollouts all have the same reward, and draw others in their place.
+        dynamic: leave out prompts that teach nothing, and draw others in their place.
         rounds: with `dynamic`, the batch is taken as it is after this many rounds of drawing.
+        filter: with `dynamic`, which prompts are kept, as `guerdon.data.load_filter` reads it. None: those of which a
+            rollout has an advantage; a credit that centres over the whole batch gives every prompt one, and needs a
+            filter.
 
     Raises:
-        ValueError: if a number is below 1.
+        ValueError: if a number is below 1, or a filter has nothing to filter.
     """
 
     group: int = 8
     dynamic: bool = False
     rounds: int = 10
+    filter: Any = None
 
     def __post_init__(self) -> None:
         if self.group < 1 or self.rounds < 1:
             raise ValueError(f"group and rounds must be at least 1, got {self.group} and {self.rounds}")
+        if self.filter is not None and not self.dynamic:
+            raise ValueError("a filter chooses among the prompts that dynamic sampling draws: set dynamic: true")
+
+    def load_filter(self, *, allow_import: bool = False) -> Filter | None:
+        """The filter, if there is one.
+
+        Raises:
+            SpecError: for an unknown part or option, or a wrong type.
+        """
+        if self.filter is None:
+            return None
+        return load_filter(self.filter, where="method.sampling.filter", allow_import=allow_import)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +92,8 @@ class Method:
     """One method of policy optimisation; two are equal if they are the same data.
 
     Args:
-        credit: a function of `guerdon.credit`, its options set by `functools.partial`: from rewards to advantages.
+        credit: a function of `guerdon.credit`, its options set by `functools.partial`: from rewards to advantages. Or
+            several, each of which is given what the one before it made; see `train.crediting`.
         objective: a function of `guerdon.objectives`, its options set likewise: from advantages to a loss.
         kl: the penalty for leaving the reference policy.
         sampling: which rollouts a batch is made of.
@@ -83,7 +102,7 @@ class Method:
             depend on how the batch is cut; or its own ("micro-batch"), the losses then being averaged.
     """
 
-    credit: Part
+    credit: Credit
     objective: Part
     kl: KL = KL()
     sampling: Sampling = Sampling()
@@ -103,7 +122,7 @@ class Method:
             RecipeError: if a part is not one of guerdon's functions, e.g. a lambda.
         """
         return {
-            "credit": _dump(self.credit),
+            "credit": [_dump(part) for part in self.credit] if isinstance(self.credit, tuple) else _dump(self.credit),
             "objective": _dump(self.objective),
             "kl": asdict(self.kl),
             "sampling": asdict(self.sampling),
@@ -116,7 +135,7 @@ class Method:
 
         Args:
             changes: by field. A mapping changes the options it names; one that names a `part` begins anew, from
-                that part's own defaults. `shaping` is replaced as a whole.
+                that part's own defaults. `shaping` is replaced as a whole, and `credit` where it is several parts.
 
         Raises:
             RecipeError: if a name is unknown (the message has the nearest valid one) or a value has a wrong type.
@@ -141,6 +160,16 @@ def options(part: Part) -> Data:
     function, given = _split(part)
     parameters = inspect.signature(function).parameters
     return {name: given.get(name, parameters[name].default) for name in _hints(function)}
+
+
+def in_turn(credit: Credit) -> tuple[Part, ...]:
+    """The parts of a credit, of which there is mostly one."""
+    return credit if isinstance(credit, tuple) else (credit,)
+
+
+def function_of(part: Part) -> Part:
+    """The function whose options a part sets."""
+    return _split(part)[0]
 
 
 def _split(part: Part) -> tuple[Part, Data]:
@@ -170,18 +199,28 @@ def _dump(part: Part) -> Data:
 
 def _changed(name: str, current: Any, change: Any) -> Any:
     """A field of a method, `change` applied to what it was."""
+    if name == "credit" and isinstance(change, list | tuple):
+        if not change:
+            raise RecipeError("credit: the list is empty; name at least one part")
+        return tuple(_part(None, one, home="credit", place=f"credit[{i}]") for i, one in enumerate(change))
     if name in ("credit", "objective"):
+        current = None if isinstance(current, tuple) else current
         return _part(current, change, home={"credit": "credit", "objective": "objectives"}[name], place=name)
     if name in ("kl", "sampling"):
         return coerce(asdict(current) | dict(change) if isinstance(change, Mapping) else change, type(current), name)
     return coerce(change, {"shaping": tuple[dict[str, Any], ...]}.get(name, typing.get_type_hints(Method)[name]), name)
 
 
-def _part(current: Part, change: Any, *, home: str, place: str) -> Part:
+def _part(current: Part | None, change: Any, *, home: str, place: str) -> Part:
     if callable(change):
         return typing.cast("Part", change)
     change = coerce({"part": change} if isinstance(change, str) else change, dict[str, Any], place)
-    function, given = (_find(change.pop("part"), home, place), {}) if "part" in change else _split(current)
+    if "part" in change:
+        function, given = _find(change.pop("part"), home, place), Data()
+    elif current is not None:
+        function, given = _split(current)
+    else:
+        raise RecipeError(f"{place}: of several parts, each is named: {{part: {home}.…}}; got {change}")
     hints = _hints(function)
     for name, value in change.items():
         if name not in hints:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from guerdon.core.errors import RecipeError, nearest
-from guerdon.credit import group_relative
+from guerdon.credit import branch_relative, group_relative, length_relative, min_form, returns, spread, whiten
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train.method import KL, Method, Sampling
 
@@ -111,13 +111,41 @@ wgrpo = Method(
     objective=partial(policy_gradient, negative=2.0, aggregate="sequence-mean"),
 )
 
+# Source: TEMPO (arXiv 2509.18314; fatebreaker/tempo): the group's advantage, corrected at each token where rollouts
+# part; clip 0.2 and 0.28, no KL, 7 rollouts. The mean over tokens is verl's default.
+tempo = Method(
+    credit=branch_relative,
+    objective=partial(policy_gradient, clip=partial(clip.ppo, low=0.2, high=0.28)),
+    sampling=Sampling(group=7),
+)
+
+# Source: PURE (arXiv 2504.15275; CJReinforce/PURE) with process rewards alone: T = 0.1, the others' reward per token as
+# the baseline, what follows from each step, 8 rollouts (of 4 to 8), β = 0.001. Its KL is part of the return and here
+# of the loss; its code gives the tokens that end a step no advantage, here they have their step's.
+pure = Method(
+    credit=(partial(min_form, temperature=0.1), length_relative, returns),
+    objective=policy_gradient,
+    kl=KL(1e-3),
+    sampling=Sampling(group=8),
+)
+
+# Source: DLER (arXiv 2510.15110; NVlabs/DLER): the group's mean taken off, then one scale for all tokens of the batch;
+# clip 0.2 and 0.28, dual clip 10, KL 5e-4, 16 rollouts of prompts that are neither all right nor all wrong. Meant for
+# a reward of correctness that is 0 where the rollout was cut at `sampling.max_tokens`.
+dler = Method(
+    credit=(partial(group_relative, scale="none"), partial(spread, place="all"), whiten),
+    objective=partial(policy_gradient, clip=partial(clip.dual, low=0.2, high=0.28, delta=10.0)),
+    kl=KL(5e-4),
+    sampling=Sampling(group=16, dynamic=True, filter="data.varied"),
+)
+
 
 def load(name: str, **changes: Any) -> Method:
     """The named method, with a recipe's changes.
 
     Args:
         name: of a preset: grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, reinforce, rloo, w_reinforce, psr, nsr,
-            grpo_n, gspo_n or wgrpo.
+            grpo_n, gspo_n, wgrpo, tempo, pure or dler.
         changes: what differs, by field; see `Method.override`.
 
     Raises:

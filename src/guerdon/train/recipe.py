@@ -15,7 +15,7 @@ import yaml
 from guerdon.algebra import Reward, spec
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, RecipeError, SpecError
-from guerdon.train import presets
+from guerdon.train import crediting, presets
 from guerdon.train.generation import SamplingConfig
 from guerdon.train.method import Method
 from guerdon.train.policy import PolicyConfig
@@ -256,11 +256,15 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe:
         reward = recipe.load_reward(allow_import=allow_import)
         spec.load(recipe.evaluation.accuracy, allow_import=allow_import)
         method = recipe.load_method()
+        method.sampling.load_filter(allow_import=allow_import)
         recipe.load_models()
     except SpecError as error:
         raise RecipeError(str(error)) from error
-    if reward.level == "step":
-        raise RecipeError(f"reward: {reward} gives one score per step; use reduce for one per rollout")
+    crediting.check(method.credit, reward.level)
+    if reward.level == "step" and method.kl.coefficient and method.kl.place == "reward":
+        raise RecipeError(
+            "method.kl.place: a rollout's KL is not taken from the rewards of its steps; put it in the loss"
+        )
     if method.sampling.group * recipe.batch.prompts % recipe.batch.minibatches:
         rollouts = method.sampling.group * recipe.batch.prompts
         raise RecipeError(f"batch.minibatches: {rollouts} rollouts do not divide into {recipe.batch.minibatches}")

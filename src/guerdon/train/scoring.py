@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from guerdon.core.errors import TooManyAbstentions
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.objectives import kl_penalty
+from guerdon.train.crediting import advantages
 from guerdon.train.method import Method
+
+Advantages: TypeAlias = Float[np.ndarray[Any, Any], "n"] | Float[np.ndarray[Any, Any], "n t"]
 
 WINDOW = 5
 
@@ -71,13 +74,12 @@ class Abstentions:
         return cls(counts, dict(state["reasons"]), int(state["total"]), int(state["of"]))
 
 
-def credited(method: Method, rollouts: Rollouts, scores: Scores) -> Float[np.ndarray[Any, Any], "n"]:
-    """Advantages of scored rollouts: 0 where a rollout abstained."""
+def credited(method: Method, rollouts: Rollouts, scores: Scores) -> Advantages:
+    """Advantages of scored rollouts, or of their tokens: 0 where a rollout abstained."""
     rewards = torch.as_tensor(to_numpy(scores.read(0.0)))
     if method.kl.coefficient and method.kl.place == "reward":
         rewards = rewards - method.kl.coefficient * _sequence_kl(method, rollouts)
-    groups, usable = torch.as_tensor(rollouts.groups), torch.as_tensor(to_numpy(scores.usable))
-    return to_numpy(method.credit(rewards, groups, mask=usable))
+    return to_numpy(advantages(method.credit, rewards, rollouts, scores))
 
 
 def _sequence_kl(method: Method, rollouts: Rollouts) -> torch.Tensor:
@@ -88,9 +90,10 @@ def _sequence_kl(method: Method, rollouts: Rollouts) -> torch.Tensor:
     return torch.where(torch.as_tensor(tokens.written), penalty, 0.0).sum(1)
 
 
-def informative(rollouts: Rollouts, advantages: Float[np.ndarray[Any, Any], "n"]) -> Bool[np.ndarray[Any, Any], "n"]:
+def informative(rollouts: Rollouts, advantages: Advantages) -> Bool[np.ndarray[Any, Any], "n"]:
     """For each rollout, whether any of its group has an advantage: whether the group teaches anything."""
     _, index = np.unique(rollouts.groups, return_inverse=True)
     signal = np.zeros(index.max(initial=-1) + 1, bool)
-    np.logical_or.at(signal, index, advantages != 0)
+    there = advantages != 0
+    np.logical_or.at(signal, index, there.any(1) if there.ndim == 2 else there)
     return signal[index]
