@@ -45,9 +45,9 @@ def test_a_room_has_all_systems_with_parts_in_it(rows):
 
 
 def test_a_status_chooses(rows):
-    chosen = rows("--status", "partial", "--room", "objectives")
+    chosen = rows("--status", "complete", "--room", "objectives")
     assert 260 in {row["n"] for row in chosen}
-    assert {row["status"] for row in chosen} == {"partial"}
+    assert {row["status"] for row in chosen} == {"complete"}
 
 
 def test_one_system_in_any_case(guerdon, rows):
