@@ -550,3 +550,9 @@ def test_columns_as_trl_gives_them():
     found = format.schema()(prompts=["?"] * 3, completions=["1", '"a"', "1"], schema=[{"type": "integer"}] * 2 + [None])
     assert found == [1.0, 0.0, None]
     assert format.language("en")(prompts=["?"], completions=[[{"role": "assistant", "content": ENGLISH}]]) == [1.0]
+
+
+def test_words_that_sentences_take_apart_are_in_the_language_of_the_whole():
+    share, verdict = (format.language("en", credit=credit).evaluate("A！A")[0] for credit in ("share", "verdict"))
+    assert share == verdict
+    assert format.language("en", credit="share").evaluate("A!A")[0] in (0.0, 1.0)

@@ -26,7 +26,7 @@ _NO_LANGUAGE = re.compile(
 )
 _WITHOUT_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_WITHOUT_SPACES}]|[^\s{_WITHOUT_SPACES}]+")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。!?])|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 
 _extra = needs("format.language", "py3langid", extra="format")
 
@@ -100,6 +100,8 @@ def language(
     for piece, size in _pieces(text):
         total += size
         right += size * (identifier.classify(piece)[0] in languages)
+    if not total:  # its words fall apart into single letters: 'A!A'
+        return float(ranked[0][0] in languages), likeliest
     return right / total, likeliest
 
 
