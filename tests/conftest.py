@@ -1,8 +1,16 @@
 """What holds for the whole suite."""
 
+import os
+
 import pytest
+from hypothesis import settings
 
 MOST_PROCESSES = 20
+
+# The same examples in every run; HYPOTHESIS_SEARCH=1 looks for new ones.
+settings.register_profile("same", derandomize=True)
+if not os.environ.get("HYPOTHESIS_SEARCH"):
+    settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items):
