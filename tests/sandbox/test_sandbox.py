@@ -692,3 +692,10 @@ def test_neighbours_of_a_bomb_are_right(bomb, box):
                 )
                 assert ran.stdout == b"%d\n" % number, ran
         explode()
+
+
+def test_more_memory_is_not_fewer_threads(box):
+    """An arena of the allocator's own for each thread would take 64 MiB of what the program may have."""
+    source = "import threading, time\nfor _ in range(16): threading.Thread(target=time.sleep, args=(0.2,)).start()"
+    ran = box.run(source, deadline=5.0, limits=Limits(memory=512 * MEGABYTE, threads=16))
+    assert ran.fine, ran.stderr.decode()
