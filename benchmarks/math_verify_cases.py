@@ -14,8 +14,9 @@ right. Counted are
 math-verify is right where its own test passes. `math.answer` reads the gold text as the reference and the prediction
 as the completion, through the engine: an abstention, also one for a missed deadline, is not right. Its options are
 the same for all cases, and those of math-verify's ways: an answer may be left to be computed (`unfinished`), boxes
-near one another are one list (`several`), and a comma may be a decimal point (`comma`). Only the tolerance is the
-case's own, where the case states one.
+near one another are one list (`several`), a comma may be a decimal point (`comma`), and relations are no sets
+(`relations`). What a case states itself, a precision,
+`strict=False` or `allow_set_relation_comp=True`, is that case's own.
 """
 
 from __future__ import annotations
@@ -60,6 +61,15 @@ class Case(NamedTuple):
         """Whether the prediction is said to be right; None for tests of something else."""
         said = self.arguments.get("expected", self.arguments.get("result"))
         return bool(said) if "gold" in self.arguments and said in (0, 1) else None
+
+    @property
+    def stated(self) -> tuple[tuple[str, Any], ...]:
+        """The options of `math.answer` that the case states."""
+        precision, strict = self.arguments.get("precision"), self.arguments.get("strict", True)
+        options = {} if precision is None else {"tolerance": 10.0**-precision}
+        if self.arguments.get("allow_set_relation_comp"):
+            options["relations"] = "sets"
+        return tuple((options if strict else options | {"variables": "renamed"}).items())
 
     @property
     def texts(self) -> tuple[str, str]:
@@ -145,11 +155,15 @@ def ours(cases: list[Case], deadline: float) -> list[float | None]:
     """The scores `math.answer` gives, in the order of the cases; None for an abstention."""
     scores: list[float | None] = [None] * len(cases)
     with Engine(workers=1, deadline=deadline) as engine:
-        for precision in {case.arguments.get("precision") for case in cases}:
-            rows = [i for i, case in enumerate(cases) if case.arguments.get("precision") == precision]
+        for stated in {case.stated for case in cases}:
+            rows = [i for i, case in enumerate(cases) if case.stated == stated]
             gold, predictions = zip(*(cases[i].texts for i in rows), strict=True)
-            tolerance = {} if precision is None else {"tolerance": 10.0**-precision}
-            reward = math.answer(unfinished="accept", several="near", comma="either", **tolerance)
+            reward = math.answer(
+                unfinished="accept",
+                several="near",
+                comma="either",
+                **{"relations": "apart"} | dict(stated),
+            )
             found = engine.score(reward, Rollouts([""] * len(rows), list(predictions), {"answer": list(gold)}))
             for i, value, valid in zip(rows, found.read(0.0), found.valid, strict=True):
                 scores[i] = float(value) if valid else None

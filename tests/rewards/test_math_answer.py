@@ -196,3 +196,9 @@ print([name for name in ("sympy", "torch", "math_verify") if name in sys.modules
 )
 def test_backslashes_that_an_escape_has_eaten_are_given_back(answer, reference, score):
     assert math.answer().evaluate(answer, reference)[0] == score
+
+
+def test_a_reference_that_lost_its_last_brace_is_read_and_a_reply_is_not():
+    reward = math.answer()
+    replies = [r"\boxed{\frac{1}{2}}", r"\boxed{\frac{1}{3}}", r"\boxed{\frac{1}{2}"]
+    assert reward(prompts=[""] * 3, completions=replies, answer=[r"\boxed{\frac{1}{2}"] * 3) == [1.0, 0.0, 0.0]

@@ -130,6 +130,26 @@ def test_a_comma_may_be_a_decimal_point_where_that_is_asked_for():
     assert equivalent("22, 1", "1,22", comma="either")
 
 
+def test_variables_may_be_renamed_where_that_is_asked_for():
+    assert not equivalent("f(y)", "f(x)")
+    assert equivalent("f(y)", "f(x)", variables="renamed")
+    assert equivalent("b^2 + b", "x^2 + x", variables="renamed")
+    assert not equivalent("b^2 + 2b", "x^2 + x", variables="renamed")
+
+
+def test_a_relation_is_the_set_of_its_solutions_unless_that_is_ruled_out():
+    assert equivalent(r"-2 \le x \le 7", r"x \in [-2, 7]")
+    assert not equivalent(r"-2 \le x \le 6", r"x \in [-2, 7]")
+    assert not equivalent(r"-2 \le x \le 7", r"x \in [-2, 7]", relations="apart")
+
+
+def test_a_constant_function_is_the_same_for_any_argument():
+    assert equivalent("W(x)=1orW(x)=-1", r"W(n) = 1 \text{ and } W(n) = -1")
+    assert not equivalent("W(x)=1orW(x)=1", r"W(n) = 1 \text{ and } W(n) = -1")
+    assert not equivalent("f(n) = 2x", "f(x) = 2x")
+    assert not equivalent("V(x) = 1", "W(x) = 1")
+
+
 def test_matrices_are_compared_entry_by_entry():
     matrix = r"\begin{pmatrix} 1 & \frac12 \\ 3 & x \end{pmatrix}"
     assert equivalent(r"\begin{bmatrix} 1 & 0.5 \\ 3 & x \end{bmatrix}", matrix)

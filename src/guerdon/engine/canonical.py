@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+LETTERS: dict[type, bytes] = {str: b"s%d:", bytes: b"b%d:", list: b"l%d:", tuple: b"t%d:"}
 PLAIN_ARRAYS = "biufcSUmM"  # kinds of NumPy arrays whose bytes say all
 
 
@@ -32,7 +33,7 @@ def _encode(value: Any, add: Callable[[bytes], None]) -> None:
     kind = type(value)
     if kind is str or kind is bytes:
         content = value if kind is bytes else value.encode("utf-8", "surrogatepass")
-        add(b"%c%d:" % (kind.__name__[0].encode(), len(content)))
+        add(LETTERS[kind] % len(content))
         add(content)
     elif value is None or kind is bool:
         add(b"N" if value is None else b"T" if value else b"F")
@@ -41,7 +42,7 @@ def _encode(value: Any, add: Callable[[bytes], None]) -> None:
     elif kind is float:
         add(struct.pack("<cd", b"f", value))
     elif kind is list or kind is tuple:
-        add(b"%c%d:" % (kind.__name__[0].encode(), len(value)))
+        add(LETTERS[kind] % len(value))
         for entry in value:
             _encode(entry, add)
     elif kind is dict:

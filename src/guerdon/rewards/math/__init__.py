@@ -5,6 +5,7 @@ r"""The maths verifier: does the reply's final answer equal the reference?
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from numbers import Real
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from guerdon.rewards.math.equivalence import equivalent, meaningful
 from guerdon.rewards.math.exact import LONGEST
 from guerdon.rewards.math.extract import extract
 from guerdon.rewards.math.notation import tidy, unescaped
+
+_OPEN_BOX = re.compile(r"\\boxed\s*\{([^\n]*)$")  # a reference that lost its last brace; a reply does not get the doubt
 
 __all__ = ["answer", "equivalent", "extract"]
 
@@ -32,6 +35,8 @@ def answer(
     units: Literal["compare", "ignore"] = "compare",
     unfinished: Literal["reject", "accept"] = "reject",
     comma: Literal["separates", "either"] = "separates",
+    variables: Literal["named", "renamed"] = "named",
+    relations: Literal["sets", "apart"] = "sets",
 ) -> tuple[float, dict[str, Any]]:
     r"""1 if the final answer of the completion equals the reference, else 0.
 
@@ -52,6 +57,8 @@ def answer(
         units: see `equivalent`.
         unfinished: see `equivalent`.
         comma: see `equivalent`.
+        variables: see `equivalent`.
+        relations: see `equivalent`.
 
     Returns:
         The score, and the extracted answer as a detail.
@@ -69,8 +76,9 @@ def answer(
     expected = _reference(answer, "near" if several == "near" else "last")
     found = extract(unescaped(text_of(completion)), accept=accept, several=several)
     correct = found is not None and equivalent(
-        found, expected, tolerance=tolerance, percent=percent, units=units, unfinished=unfinished, comma=comma
-    )
+        found, expected, tolerance=tolerance, percent=percent, units=units, unfinished=unfinished, comma=comma,
+        variables=variables, relations=relations,
+    )  # fmt: skip
     return float(correct), {"extracted": found}
 
 
@@ -87,5 +95,6 @@ def _reference(answer: Any, several: Literal["last", "near"]) -> str:
 def _value_in(reference: str, several: Literal["last", "near"]) -> str | None:
     value = extract(reference, accept="marked", several=several)
     if value is None and len(reference) <= LONGEST:
-        value = tidy(reference)
+        cut_off = _OPEN_BOX.search(reference)
+        value = tidy(cut_off[1] if cut_off else reference)
     return value if value is not None and meaningful(value) else None

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 
-SEPARATOR = re.compile(r"\s*(?:[,;]\s*(?:and|or)\b|[,;]|(?<![A-Za-z])(?:and|or)\b)\s*", re.IGNORECASE)
+SEPARATOR = re.compile(
+    r"\s*(?:[,;]\s*(?:and|or)\b|[,;]|(?<![A-Za-z])(?:and|or)\b|(?<=[0-9)}])(?:and|or)(?=[A-Za-z](?:\([a-z]\))?\s*=))\s*",
+    re.IGNORECASE,
+)
 _BRACKET = re.compile(r"\\[{}]|[()\[\]{}]")
 
 

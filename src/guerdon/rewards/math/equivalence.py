@@ -26,6 +26,8 @@ def equivalent(
     units: Literal["compare", "ignore"] = "compare",
     unfinished: Literal["reject", "accept"] = "reject",
     comma: Literal["separates", "either"] = "separates",
+    variables: Literal["named", "renamed"] = "named",
+    relations: Literal["sets", "apart"] = "sets",
 ) -> bool:
     r"""Whether two answers are the same value.
 
@@ -49,6 +51,10 @@ def equivalent(
         comma: what '1,25' is, which has neither three digits after its comma nor a space: 'separates' takes it for
             1 and 25; 'either' also for 1.25, as European references mean it, and then the answer 1.25 is equal to
             the list 1, 25.
+        variables: 'named' tells x + 1 from y + 1; 'renamed' takes what differs only in its letters, in their order,
+            for the same: f(x) for f(y).
+        relations: 'sets' takes -2 ≤ x ≤ 7 for the set of its solutions where the reference is a set, x ∈ [-2, 7];
+            'apart' wants a set for a set.
 
     Raises:
         Abstain: if the reference is too large to be compared with an answer that is written differently.
@@ -65,7 +71,10 @@ def equivalent(
     expected, given = quantity(reference), quantity(answer)
     if expected and given and (given.finished or not expected.finished or unfinished == "accept"):
         return same(given, expected, tolerance=tolerance, percent=percent, units=units)
-    again = partial(equivalent, tolerance=tolerance, percent=percent, units=units, unfinished=unfinished)
+    again = partial(
+        equivalent, tolerance=tolerance, percent=percent, units=units, unfinished=unfinished, variables=variables,
+        relations=relations,
+    )  # fmt: skip
     if comma == "either":
         return any(again(a, r) for a in _readings(answer) for r in _readings(reference))
     if values := unnamed(answer, reference):
@@ -86,7 +95,9 @@ def equivalent(
     if several and (found := collection(answer)):
         return same_collection(found, several, again)
     decimals = max(0, round(-math.log10(tolerance))) if tolerance else 15
-    return symbolic.equal(answer, reference, decimals=decimals)
+    return symbolic.equal(
+        answer, reference, decimals=decimals, renamed=variables == "renamed", sets=relations == "sets"
+    )
 
 
 def meaningful(text: str) -> bool:

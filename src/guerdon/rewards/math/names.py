@@ -15,6 +15,7 @@ _NAMED = re.compile(
     \s*(?P<sign>=(?!=)|\\in(?![A-Za-z])|\\approx(?![A-Za-z]))\s*(?P<value>.+)""",
     re.VERBOSE | re.DOTALL,
 )
+_ARGUMENT = re.compile(r"\(([A-Za-z])\)$")
 _RELATION = re.compile(r"=|[<>]|\\(?:le|ge|ne|lt|gt|in|equiv)(?![A-Za-z])")
 _APPROXIMATELY = re.compile(r"\\approx(?![A-Za-z])")
 
@@ -42,8 +43,12 @@ def unnamed(answer: str, reference: str) -> tuple[str, str] | None:
 def definition(text: str) -> tuple[str | None, str]:
     r"""The name that a text gives a value, None if there is none, and the value; membership has an empty name.
 
+    A function that does not depend on its argument is named without it: W(n) = 1 is W(x) = 1.
+
     >>> definition("a_{1} = 5"), definition(r"x \\in (0, 1)"), definition("2x + y = 3")
     (('a_1', '5'), ('', '(0, 1)'), (None, '2x + y = 3'))
+    >>> definition("f(x) = 2x"), definition("f(x) = 2")
+    (('f(x)', '2x'), ('f', '2'))
     """
     text = plain(tidy(text))
     sides = split(text, EQUALS)
@@ -54,4 +59,9 @@ def definition(text: str) -> tuple[str | None, str]:
     several = len(split(named["value"], SEPARATOR)) > 1
     if not value or _RELATION.search(value) or (several and EQUALS.search(named["value"])):
         return None, text
-    return (re.sub(r"[\s{}]", "", named["name"]) if named["sign"] != "\\in" else ""), value
+    if named["sign"] == "\\in":
+        return "", value
+    name = re.sub(r"[\s{}]", "", named["name"])
+    argument = _ARGUMENT.search(name)
+    constant = argument is not None and argument[1] not in value
+    return name.removesuffix(argument[0]) if argument and constant else name, value

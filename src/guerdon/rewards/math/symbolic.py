@@ -30,13 +30,15 @@ _GROUP = re.compile(r"\{[^{}]*\}")
 _ROOT = re.compile(r"\\sqrt\s*\(([^()]*)\)")
 
 
-def equal(answer: str, reference: str, *, decimals: int = 6) -> bool:
+def equal(answer: str, reference: str, *, decimals: int = 6, renamed: bool = False, sets: bool = True) -> bool:
     r"""Whether two expressions are mathematically the same.
 
     Args:
         answer: LaTeX or plain text, such as '2\sqrt{3}' or 'x^2 + 2x + 1'.
         reference: what it should be.
         decimals: numbers are the same if they agree when rounded to so many decimals.
+        renamed: variables may have other names, in the same order.
+        sets: an answer that is a relation is the set of its solutions where the reference is a set.
 
     Returns:
         False also where either is not an expression, where only the reference is an equation, where the answer
@@ -57,15 +59,15 @@ def equal(answer: str, reference: str, *, decimals: int = 6) -> bool:
         return False
     expected = parse(reference)
     given = parse(answer) if expected else ()
-    if not given or _differ_in_case(answer, reference):
+    if not given or (not renamed and _differ_in_case(answer, reference)):
         return False
     if _is_equation(reference) and not _is_equation(answer):
         return False
     try:
-        return _same(given, expected, decimals)
+        return _same(given, expected, decimals, renamed, sets)
     except Exception as error:
         try:
-            _same(parse("0"), expected, decimals)
+            _same(parse("0"), expected, decimals, renamed, sets)
         except Exception:
             raise Abstain(f"reference not comparable: {reference[:80]!r}: {error}") from error
         return False  # it was the answer
@@ -94,14 +96,15 @@ def parse(text: str) -> tuple[Any, ...]:
     )
 
 
-def _same(answer: tuple[Any, ...], reference: tuple[Any, ...], decimals: int) -> bool:
+def _same(answer: tuple[Any, ...], reference: tuple[Any, ...], decimals: int, renamed: bool, sets: bool) -> bool:
     # Numbers that differ are not given to SymPy's simplification, which may raise 6 to the power of 2004! on the way.
     return not _far_apart(answer[0], reference[0], decimals) and bool(
         _library().verify(
             list(reference),
             list(answer),
             float_rounding=decimals,
-            allow_set_relation_comp=True,
+            strict=not renamed,
+            allow_set_relation_comp=sets,
             timeout_seconds=None,
             raise_on_error=True,
         )
