@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-DEBIAN := chromium bubblewrap iverilog
+DEBIAN := chromium bubblewrap iverilog yosys
 
 .PHONY: run test lint debian clean
 

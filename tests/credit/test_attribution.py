@@ -86,6 +86,16 @@ def test_ppr_useless_turns_raise_a_lost_return_only_without_the_shift():
         assert sign * float(long - short) > 0
 
 
+def test_igpo_the_outcome_stands_in_for_the_last_turn_alone():
+    found = renormalize(
+        torch.tensor([[0.2, 0.8, 0.5], [0.4, 9.0, 9.0]]),
+        torch.tensor([1.0, 0.0]),
+        torch.tensor([[True, True, True], [True, False, False]]),
+        center=None,
+    )
+    torch.testing.assert_close(found, torch.tensor([[0.2, 0.8, 1.0], [0.0, 0.0, 0.0]]))
+
+
 def test_ppr_one_turn_keeps_its_outcome_and_unscored_turns_are_left_out():
     mask = torch.tensor([[True, False, False], [False, True, True], [False, False, False]])
     process = torch.tensor([[9.0, 9.0, 9.0], [torch.nan, 0.5, 9.0], [1.0, 1.0, 1.0]])

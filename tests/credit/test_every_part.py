@@ -36,6 +36,9 @@ def potentials(b):
 # Each takes a batch and gives what has one entry per step, or one per row.
 PARTS = {
     "group_relative": lambda b: credit.group_relative(b["values"], b["groups"], mask=b["mask"], pool="all"),
+    "group_relative[held]": lambda b: credit.group_relative(
+        b["values"], b["groups"], mask=b["mask"], pool="position", ended="held"
+    ),
     "length_relative": lambda b: credit.length_relative(b["values"], b["ids"], b["groups"], mask=b["mask"]),
     "returns": lambda b: credit.returns(b["values"], b["mask"], gamma=0.9),
     "returns[gae]": lambda b: credit.returns(
@@ -67,15 +70,19 @@ PARTS = {
     ),
     "choose_fork": lambda b: credit.choose_fork(b["values"], torch.full((len(b["mask"]),), 0.6), mask=b["mask"]),
     "budget_relative": lambda b: credit.budget_relative(
-        torch.stack([b["outcome"]] * 3, 1), torch.tensor([0.5, 0.25, 0.25]).to(b["known"]), b["groups"], mask=b["rows"]
+        torch.stack([b["outcome"]] * 3, 1), b["groups"], valid=b["rows"], prior=(0.5, 0.25, 0.25)
     ),
     "window_credit": lambda b: credit.window_credit(b["values"], b["mask"], width=2, stride=1)[0],
+    "smooth": lambda b: credit.smooth(b["values"], b["mask"], width=3, stride=2),
     "prefix_error_rates": lambda b: (
         credit.prefix_error_rates(b["ids"], b["mask"], b["ids"].flip(0), b["mask"].flip(0))[:, 1:] * b["mask"]
     ),
     "splice": splice,
     "sum_loss": lambda b: credit.sum_loss(b["values"], b["known"], b["mask"]),
     "sampled_loss": lambda b: credit.sampled_loss(b["values"], b["known"], b["mask"].sum(1), b["mask"], unbiased=True),
+    "reinforce_success": lambda b: credit.reinforce_success(
+        torch.where(b["mask"], b["values"], 0.0), b["known"], b["mask"], at_least=0.0
+    ),
     "spread": lambda b: credit.spread(b["known"], b["mask"], place="share"),
 }
 # A row alone, or no row at all, is what these take; and what has no mask has nothing to hide behind it.

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guerdon.credit import prefix_error_rates, progress, window_credit
+from guerdon.credit import prefix_error_rates, progress, smooth, window_credit
 
 
 def everywhere(*shape):
@@ -44,6 +44,32 @@ def test_windows_are_their_definition_and_leave_no_step_out(data):
 def pcpg(rewards, losses, mask, baseline=0.0, **sizes):
     smooth, exists = window_credit(rewards, mask, **sizes)
     return ((smooth - baseline) * window_credit(losses, mask, **sizes)[0])[exists].sum()
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows())
+def test_pcpg_smooth_credit_is_the_share_of_each_step_in_its_windows(data):
+    values, mask, width, stride = data
+    found = smooth(torch.where(mask, values, torch.nan), mask, width=width, stride=stride)
+    for i in range(len(values)):
+        steps = values[i][mask[i]].tolist()
+        expected = [0.0] * values.shape[1]
+        for begin in range(0, len(steps), stride):
+            inside = steps[begin : begin + width]
+            for t in range(begin, begin + len(inside)):
+                expected[t] += sum(inside) / len(inside) / len(inside)
+            if begin + width >= len(steps):
+                break
+        assert found[i].tolist() == pytest.approx(expected)
+
+
+def test_pcpg_smooth_credit_of_single_losses_is_the_loss_of_windows():
+    generator = torch.Generator().manual_seed(1)
+    rewards, losses = torch.randn(2, 3, 7, generator=generator, dtype=torch.float64)
+    mask = torch.arange(7) < torch.tensor([[7], [4], [1]])
+    windows = pcpg(rewards - 0.3, losses, mask, width=3, stride=2)
+    tokens = (smooth(rewards - 0.3, mask, width=3, stride=2) * losses).sum()
+    torch.testing.assert_close(tokens, windows)
 
 
 def test_pcpg_narrow_windows_are_reinforce_per_token_and_wide_ones_per_sequence():

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guerdon.data import merge_updates
+from guerdon.data import average_weights, merge_updates
 
 
 def models(seed=0, dtype=torch.float32):
@@ -103,3 +103,46 @@ def test_equal_counts_and_an_empty_model_are_no_harm():
     assert merge_updates({}, {}, over="model") == {}
     steps = {"n": torch.tensor([3])}
     assert merge_updates(steps, steps)["n"].tolist() == [3]
+
+
+# The mean of several
+
+
+@given(st.integers(1, 4), st.integers(0, 100), st.sampled_from([torch.float32, torch.bfloat16, torch.float64]))
+def test_warm_is_the_weighted_mean_of_each_weight(count, seed, dtype):
+    states = [models(seed + k, dtype)[0] for k in range(count)]
+    shares = np.random.default_rng(seed).random(count) + 0.1
+    merged = average_weights(states, weights=shares.tolist())
+    for name, value in merged.items():
+        expected = sum(s * state[name].double().numpy() for s, state in zip(shares, states, strict=True)) / shares.sum()
+        assert value.dtype == dtype
+        assert value.double().numpy() == pytest.approx(
+            expected, rel=1e-2, abs=2e-2 if dtype == torch.bfloat16 else 1e-5
+        )
+
+
+def test_the_mean_of_one_model_is_that_model_and_a_new_one():
+    (state, _) = models()
+    merged = average_weights([state])
+    for name, value in merged.items():
+        assert torch.equal(value, state[name])
+        assert not value.numel() or value.data_ptr() != state[name].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("states", "weights", "message"),
+    [
+        ([], None, "models are empty"),
+        ([{"a": torch.zeros(1)}, {"b": torch.zeros(1)}], None, "different entries: a, b"),
+        ([{"a": torch.zeros(1)}, {"a": torch.zeros(2)}], None, "'a' is torch.float32"),
+        ([{"n": torch.tensor([1])}, {"n": torch.tensor([2])}], None, "a count has no mean"),
+        ([{"a": torch.zeros(1)}], [1.0, 1.0], "one per model"),
+        ([{"a": torch.zeros(1)}], [0.0], "not all 0"),
+        ([{"a": torch.zeros(1)}] * 2, [2.0, -1.0], "not negative"),
+        ([{"a": torch.zeros(1)}] * 2, [1.0, math.nan], "not all 0"),
+    ],
+    ids=["none", "names", "shapes", "counts", "number", "zero", "negative", "nan"],
+)
+def test_models_that_have_no_mean_are_named(states, weights, message):
+    with pytest.raises(ValueError, match=message):
+        average_weights(states, weights=weights)

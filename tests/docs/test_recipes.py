@@ -14,12 +14,14 @@ import yaml
 from guerdon.core.parts import name_of
 from guerdon.credit import group_relative
 from guerdon.objectives import clip, policy_gradient
+from guerdon.train import comparison as comparisons
 from guerdon.train import demonstrations, presets
 from guerdon.train import recipe as recipes
 from guerdon.train.method import KL, Method, Sampling, options
 from guerdon.train.recipe import Recipe
 
-PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "recipes.md").read_text("utf-8")
 MISSING = dataclasses.MISSING
 
 # Defaults that are said in words, and why they have no other form.
@@ -135,10 +137,22 @@ def test_every_option_of_the_demonstrations_is_there():
 
 
 @pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
-def test_the_recipes_shown_are_recipes(text):
+def test_the_recipes_shown_are_recipes(text, tmp_path):
     data = yaml.safe_load(text)
+    if "arms" in data:
+        (tmp_path / "shown.yaml").write_text(text.replace("base: ", f"base: {ROOT}/recipes/"))
+        assert comparisons.load(tmp_path / "shown.yaml").arms
+        return
     if isinstance(data, list):
         data = {"reward": data}
     whole = {"name": "x", "policy": {"path": "x"}, "prompts": {"file": "x"}, "reward": "math.answer", "steps": 1}
     recipe = recipes.from_data(whole | data)
     assert recipe.load_method().dump()["sampling"]["group"] > 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_that_come_with_it_are_recipes(path):
+    if "arms" in yaml.safe_load(path.read_text()):
+        assert comparisons.load(path).seeds == (0, 1, 2)
+    else:
+        assert recipes.load(path).steps > 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from guerdon.core import Context, GuerdonError, MissingInput, Rollouts, Scores, Tokens
-from guerdon.engine import Engine, default, process, score
+from guerdon.engine import Engine, default, process, require, score
 
 
 def test_all_lanes_run_at_the_same_time(engine, leaf, batch):
@@ -166,6 +166,13 @@ def test_missing_tokens_trees_and_models_are_named_with_who_reads_them(leaf, rew
         "'tokens' is missing: likelihood reads it; pass Rollouts(..., tokens=...)",
         "'tree' is missing: a part of total reads it; pass Rollouts(..., tree=...)",
     ]
+
+
+def test_a_column_may_be_called_model(leaf, reward, engine):
+    part = leaf(lambda *_: 1.0, name="math.answer", lane="batch", requires=frozenset({"model"}))
+    with pytest.raises(MissingInput, match="column 'model' is missing"):
+        engine.score(reward(part, requires=part.requires), Rollouts(["?"], ["!"]))
+    require(reward(part, requires=part.requires), Rollouts(["?"], ["!"], {"model": ["m"]}), Context())
 
 
 def test_what_is_there_is_not_missing(leaf, reward, batch, engine):

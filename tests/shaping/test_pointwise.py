@@ -79,6 +79,26 @@ def test_threshold():
     assert threshold(at=-1).range((0, 4)) == (0, 4)
 
 
+def test_threshold_may_be_full():
+    disc = threshold(at=0.5, full=0.75)
+    assert shaped(disc, 0.49, 0.5, 0.6, 0.75, 0.76, 3.0) == [0.0, 0.5, 0.6, 0.75, 1.0, 1.0]
+    assert disc.range((0, 1)) == (0, 1)
+    assert disc.range((0, 0.6)) == (0, 0.6)
+    assert disc.range((2, 3)) == (1, 1)
+    for wrong in (0.4, math.inf, math.nan):
+        with pytest.raises(ValueError, match="full"):
+            threshold(at=0.5, full=wrong)
+
+
+def test_quantize_by_thresholds():
+    zones = quantize(at=(0.1, 0.5, 2.0, 3.0))
+    assert shaped(zones, -1.0, 0.1, 0.49, 0.5, 2.9, 3.0) == [0.0, 0.25, 0.25, 0.5, 0.75, 1.0]
+    assert zones.range((0, 2)) == (0, 0.75)
+    for wrong in ((1.0, 1.0), (2.0, 1.0), (0.0, math.inf), (math.nan,)):
+        with pytest.raises(ValueError, match="thresholds"):
+            quantize(at=wrong)
+
+
 def test_quantize():
     assert shaped(quantize(bins=4), 0.0, 0.12, 0.13, 0.6, 1.0) == [0.0, 0.0, 0.25, 0.5, 1.0]
     assert shaped(quantize(bins=2), 0.25, 0.75) == [0.0, 1.0], "a tie goes to the even level"

@@ -33,7 +33,9 @@ def test_the_last_checkpoint_comes_back_as_it_was(tmp_path):
     assert torch.equal(found.optimizer["state"][0]["exp_avg"], saved[-1].optimizer["state"][0]["exp_avg"])
 
 
-@pytest.mark.parametrize("file", ["weights.pt", "optimizer.pt", "reward.pt", "state.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "file", ["weights.pt", "optimizer.pt", "reward.pt", "critic.pt", "state.json", "manifest.json"]
+)
 def test_a_checkpoint_cut_short_is_passed_over_with_a_word(tmp_path, file):
     for step in (1, 2):
         save(tmp_path, make(step), keep=2)

@@ -16,11 +16,15 @@ from guerdon.credit import (
     group_relative,
     length_relative,
     progress,
+    redistribute,
     returns,
+    smooth,
     spread,
+    tree_rewards,
     whiten,
     window_credit,
 )
+from guerdon.rewards import text
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train import crediting, language, presets
 from guerdon.train.learning import learn
@@ -221,9 +225,9 @@ def test_an_abstention_is_no_advantage_also_where_a_part_knows_no_mask():
     ("credit", "per", "message"),
     [
         (
-            fork_relative,
-            "step",
-            "credit.fork_relative reads 'nodes', which the loop does not have; it has: groups, ids,",
+            redistribute,
+            "rollout",
+            "credit.redistribute reads 'importance', which the loop does not have; it has: groups, ids,",
         ),
         (window_credit, "step", "credit.window_credit is not a part of a method's credit"),
         (returns, "rollout", "credit.returns takes one value per step or token and is given one per rollout: put"),
@@ -232,11 +236,11 @@ def test_an_abstention_is_no_advantage_also_where_a_part_knows_no_mask():
         ((spread, progress), "rollout", "credit.progress takes one value per step and is given one per token"),
         ((spread, spread), "rollout", "credit.spread takes one value per rollout or step and is given one per token"),
     ],
-    ids=["nodes", "windows", "returns", "lengths", "tree", "progress", "spread twice"],
+    ids=["importance", "windows", "returns", "lengths", "tree", "progress", "spread twice"],
 )
 def test_a_credit_that_cannot_be_computed_is_said_before_any_work(credit, per, message):
     with pytest.raises(RecipeError, match=message.replace("(", r"\(")):
-        crediting.check(credit, per)
+        crediting.check(replace(presets.grpo, credit=credit), text.length() if per == "rollout" else Halves())
 
 
 def test_a_credit_that_can_be_computed_passes():
@@ -246,8 +250,11 @@ def test_a_credit_that_can_be_computed_passes():
         (presets.dler.credit, "rollout"),
         (presets.tempo.credit, "rollout"),
         ((progress, returns, spread, whiten), "step"),
+        (fork_relative, "step"),
+        ((tree_rewards, fork_relative), "rollout"),
+        (smooth, "step"),
     ]:
-        crediting.check(credit, per)
+        crediting.check(replace(presets.grpo, credit=credit), text.length() if per == "rollout" else Halves())
 
 
 def test_a_recipe_is_checked_against_the_level_of_its_reward(tiny):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import comb
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from guerdon.algebra import Learned
 from guerdon.core import Scores
 from guerdon.core.errors import MissingInput, RecipeError, TooManyAbstentions
 from guerdon.train import checkpoint as checkpoints
+from guerdon.train.evaluation import _pass_at
 from guerdon.train.language import train
 from guerdon.train.policy import borrowed, build
 from guerdon.train.prompts import Prompts, PromptsConfig
@@ -291,3 +293,29 @@ def test_a_learned_leaf_learns_once_a_step_and_its_weights_survive_a_stop(tiny, 
     seen = [record["drifting/weight"] for record in metrics(tmp_path / "whole")]
     rewards = [record["reward"] for record in metrics(tmp_path / "whole")]
     assert seen == pytest.approx(1 + 0.1 * np.cumsum(rewards), rel=1e-5)
+
+
+def test_pass_at_k_is_counted_over_the_answers_to_each_prompt(tiny, tmp_path):
+    recipe = tiny(steps=0, evaluation={"prompts": 6, "samples": 4, "batch": 5, "accuracy": {"part": "text.length"}})
+    summary = train(recipe, tmp_path / "run")
+    record = Run(tmp_path / "run").evaluations()[0]
+    lengths = np.array(record["lengths"]).reshape(6, 4)
+    right = (lengths > 0.5).sum(1)
+    expected = {k: np.mean([1 - comb(4 - c, k) / comb(4, k) for c in right]) for k in (1, 2, 4)}
+    assert summary["after"]["pass_at"] == {str(k): pytest.approx(v) for k, v in expected.items()}
+    assert record["n"] == 24
+    low, high = summary["after"]["ci95"]
+    assert low <= summary["after"]["accuracy"] <= high
+
+
+def test_pass_at_k_tells_prompts_apart():
+    right = np.array([1, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0], bool)
+    valid = np.ones(12, bool)
+    groups = np.repeat([0, 1, 2], 4)
+    assert _pass_at(right, valid, groups, 4) == {
+        "1": pytest.approx(5 / 12),
+        "2": pytest.approx(0.5),
+        "4": pytest.approx(2 / 3),
+    }
+    valid[1] = False  # the first prompt has an answer without a score, and does not count
+    assert _pass_at(right, valid, groups, 4) == {"1": 0.5, "2": 0.5, "4": 0.5}

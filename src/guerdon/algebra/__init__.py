@@ -8,11 +8,13 @@ that is not there.
 from guerdon.algebra.combine import available, harmonic, product
 from guerdon.algebra.function import FunctionLeaf, reward
 from guerdon.algebra.gate import gate
+from guerdon.algebra.geometric import geometric
 from guerdon.algebra.leaf import Leaf, Learned
 from guerdon.algebra.order import lexicographic
 from guerdon.algebra.reward import Reward
 from guerdon.algebra.route import route
 from guerdon.algebra.steps import broadcast, reduce
+from guerdon.algebra.tiers import tiers
 from guerdon.algebra.trust import trusted
 from guerdon.algebra.weigh import weigh
 
@@ -24,12 +26,14 @@ __all__ = [
     "available",
     "broadcast",
     "gate",
+    "geometric",
     "harmonic",
     "lexicographic",
     "product",
     "reduce",
     "reward",
     "route",
+    "tiers",
     "trusted",
     "weigh",
 ]

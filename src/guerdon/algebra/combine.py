@@ -176,7 +176,7 @@ class Harmonic(Composite):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive_weights(self.weights, self.terms)
+        positive_weights(self.weights, self.terms)
         for term in self.terms:
             if term.range[0] < 0:
                 raise ValueError(
@@ -209,7 +209,7 @@ def harmonic(*rewards: Reward, weights: Sequence[float] | None = None) -> Harmon
 
     Source: λ-harmonic reward, RPO (arXiv 2407.12164).
     """
-    return Harmonic(rewards, _weights(weights, rewards))
+    return Harmonic(rewards, weights_of(weights, rewards))
 
 
 @dataclass(frozen=True, repr=False)
@@ -222,7 +222,7 @@ class Available(Composite):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive_weights(self.weights, self.terms)
+        positive_weights(self.weights, self.terms)
 
     @property
     def range(self) -> Range:
@@ -246,7 +246,7 @@ def available(*rewards: Reward, weights: Sequence[float] | None = None) -> Avail
 
     Source: ours; the alternative to summing a missing reward as 0.
     """
-    return Available(rewards, _weights(weights, rewards))
+    return Available(rewards, weights_of(weights, rewards))
 
 
 def is_number(value: Any) -> bool:
@@ -254,11 +254,17 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
-def _weights(weights: Sequence[float] | None, rewards: Sequence[Reward]) -> tuple[float, ...]:
+def weights_of(weights: Sequence[float] | None, rewards: Sequence[Any]) -> tuple[float, ...]:
+    """The weights given, or 1 each."""
     return tuple(1.0 for _ in rewards) if weights is None else tuple(float(w) for w in weights)
 
 
-def _positive_weights(weights: tuple[float, ...], terms: Sequence[Reward]) -> None:
+def positive_weights(weights: Sequence[float], terms: Sequence[Any]) -> None:
+    """Check that there is a positive weight for each term.
+
+    Raises:
+        ValueError: saying which there are.
+    """
     if len(weights) != len(terms):
         raise ValueError(f"{len(weights)} weights for {len(terms)} rewards")
     if not all(w > 0 and math.isfinite(w) for w in weights):

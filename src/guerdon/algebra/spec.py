@@ -7,7 +7,8 @@
     weight: 0.8                       # optional: 0.8 * …
 
 A list is a sum. A combination is written with its own key and the keys of its options:
-`{product: […]}`, `{harmonic: […], weights: […]}`, `{available: […]}`, `{lexicographic: […]}`,
+`{product: […]}`, `{harmonic: […], weights: […]}`, `{geometric: […]}`, `{available: […]}`,
+`{lexicographic: […]}`, `{tiers: […], above: 1}`,
 `{sum: […], bias: 1}`, `{gate: …, then: …, above: 0.5}`, `{reduce: …, how: min}`,
 `{broadcast: …, over: …, place: last}`, `{trusted: …, by: …}`, `{weigh: …, by: column}`,
 `{route: column, to: {task: …}, otherwise: …}`; `{of: …}` wraps any of them where wrappers stand
@@ -27,10 +28,12 @@ import numpy as np
 from guerdon.algebra import combine
 from guerdon.algebra.function import SPEC_KEYS, Factory, FunctionLeaf
 from guerdon.algebra.gate import Gate, gate
+from guerdon.algebra.geometric import geometric
 from guerdon.algebra.order import lexicographic
 from guerdon.algebra.reward import Chain, Named, Reward
 from guerdon.algebra.route import Route
 from guerdon.algebra.steps import Broadcast, How, Place, Reduced, broadcast, reduce
+from guerdon.algebra.tiers import tiers
 from guerdon.algebra.trust import Trusted, trusted
 from guerdon.algebra.weigh import Weighed, weigh
 from guerdon.core.coerce import coerce
@@ -261,8 +264,10 @@ _COMBINATIONS: dict[str, Reader] = {
     "sum": _several("sum", _sum, bias=float),
     "product": _several("product", combine.product),
     "harmonic": _several("harmonic", combine.harmonic, weights=tuple[float, ...]),
+    "geometric": _several("geometric", geometric, weights=tuple[float, ...]),
     "available": _several("available", combine.available, weights=tuple[float, ...]),
     "lexicographic": _several("lexicographic", lexicographic, tolerance=float),
+    "tiers": _several("tiers", tiers, weights=tuple[float, ...], above=float),
 }
 
 

@@ -22,10 +22,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from guerdon.cli import check, score, systems, terminal, train
+from guerdon.cli import check, compare, score, systems, terminal, train
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.command,
+    "compare": compare.command,
     "score": score.command,
     "check": check.command,
     "systems": systems.command,

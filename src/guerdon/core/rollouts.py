@@ -36,6 +36,7 @@ class Tokens:
         entropy: Float["n t"], of the distribution it was drawn from, in nats.
         offsets: Int["n t 2"], begin and end in the completion's text; −1 where there is none.
         origin: Int["n t"], which policy wrote it: 0 the one being trained, others as the sampler says.
+        values: Float["n t"], what a critic expected of the rollout before the token was written.
     """
 
     ids: Int[Array, "n t"]
@@ -46,6 +47,7 @@ class Tokens:
     entropy: Float[Array, "n t"] | None = None
     offsets: Int[Array, "n t 2"] | None = None
     origin: Int[Array, "n t"] | None = None
+    values: Float[Array, "n t"] | None = None
 
     def __post_init__(self) -> None:
         for name, value in self._present():

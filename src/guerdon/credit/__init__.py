@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from guerdon.credit import rank
     from guerdon.credit.attribution import grounded_rewards, redistribute, renormalize, subgoal_bonus, subgoal_potential
     from guerdon.credit.budget import budget_relative, stretches
+    from guerdon.credit.completions import branch_extremes, granular_relative, turning_points
     from guerdon.credit.cuts import cut_at
     from guerdon.credit.decompose import fit_steps, latent_factors, sample_steps, sampled_loss, sum_loss
     from guerdon.credit.first_error import Spliced, diversity, leaks, locate, repairable, splice
@@ -29,14 +30,15 @@ if TYPE_CHECKING:
         step_potential,
     )
     from guerdon.credit.scans import min_form, returns
-    from guerdon.credit.tokens import spread
+    from guerdon.credit.tokens import reinforce_success, spread
     from guerdon.credit.tree import PrefixTree, branch_relative, prefix_tree
-    from guerdon.credit.windows import prefix_error_rates, window_credit
+    from guerdon.credit.windows import prefix_error_rates, smooth, window_credit
 
 __all__ = [
     "PrefixTree",
     "Spliced",
     "best_of",
+    "branch_extremes",
     "branch_relative",
     "branches",
     "budget_relative",
@@ -46,6 +48,7 @@ __all__ = [
     "diversity",
     "fit_steps",
     "fork_relative",
+    "granular_relative",
     "grounded_rewards",
     "group_relative",
     "keep_forks",
@@ -62,6 +65,7 @@ __all__ = [
     "rank",
     "redistribute",
     "regret",
+    "reinforce_success",
     "renormalize",
     "repairable",
     "repetition_slope",
@@ -70,6 +74,7 @@ __all__ = [
     "sample_steps",
     "sampled_loss",
     "shared_once",
+    "smooth",
     "splice",
     "spread",
     "step_potential",
@@ -78,6 +83,7 @@ __all__ = [
     "subgoal_potential",
     "sum_loss",
     "tree_rewards",
+    "turning_points",
     "unit_returns",
     "whiten",
     "window_credit",
@@ -87,6 +93,7 @@ _HOMES = {
     "PrefixTree": "tree",
     "Spliced": "first_error",
     "best_of": "potentials",
+    "branch_extremes": "completions",
     "branch_relative": "tree",
     "branches": "forks",
     "budget_relative": "budget",
@@ -96,6 +103,7 @@ _HOMES = {
     "diversity": "first_error",
     "fit_steps": "decompose",
     "fork_relative": "forks",
+    "granular_relative": "completions",
     "grounded_rewards": "attribution",
     "group_relative": "group",
     "keep_forks": "forks",
@@ -111,6 +119,7 @@ _HOMES = {
     "prover_quality": "potentials",
     "redistribute": "attribution",
     "regret": "potentials",
+    "reinforce_success": "tokens",
     "renormalize": "attribution",
     "repairable": "first_error",
     "repetition_slope": "potentials",
@@ -119,6 +128,7 @@ _HOMES = {
     "sample_steps": "decompose",
     "sampled_loss": "decompose",
     "shared_once": "forks",
+    "smooth": "windows",
     "splice": "first_error",
     "spread": "tokens",
     "step_potential": "potentials",
@@ -127,6 +137,7 @@ _HOMES = {
     "subgoal_potential": "attribution",
     "sum_loss": "decompose",
     "tree_rewards": "forks",
+    "turning_points": "completions",
     "unit_returns": "normalize",
     "whiten": "normalize",
     "window_credit": "windows",

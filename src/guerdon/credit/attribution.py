@@ -60,9 +60,9 @@ def renormalize(
     outcome: Float[Tensor, "n"],
     mask: Bool[Tensor, "n s"],
     *,
-    center: float = 1.0,
+    center: float | None = 1.0,
 ) -> Float[Tensor, "n s"]:
-    r"""Judge's scores of turns, shifted by the outcome so that no turn of a lost episode pays.
+    r"""Scores of turns with the outcome at the last, the others shifted so that no turn of a lost episode pays.
 
         r̂ₜ = pₜ + r_o − μ before the last turn        r̂ = r_o at the last
 
@@ -74,7 +74,7 @@ def renormalize(
         outcome: r_o, one per rollout.
         mask: True where the turn exists and was scored; the last that exists is the last turn. An unscored turn is
             left out: 0.
-        center: μ, in the unit of the rewards.
+        center: μ, in the unit of the rewards; None: the outcome is paid at the last turn only.
 
     Returns:
         One per turn, 0 where masked; a rollout of one turn has its outcome.
@@ -82,7 +82,7 @@ def renormalize(
     Raises:
         ValueError: if the shapes do not fit.
 
-    Source: ReNorm of PPR (arXiv 2509.25598; Zhuohao-Li/ppr).
+    Source: ReNorm of PPR (arXiv 2509.25598; Zhuohao-Li/ppr); None: IGPO (2510.14967).
 
     >>> renormalize(torch.tensor([[0.2, 0.8, 0.0]]), torch.tensor([0.0]), torch.ones(1, 3, dtype=torch.bool))
     tensor([[-0.8000, -0.2000,  0.0000]])
@@ -91,8 +91,8 @@ def renormalize(
     if outcome.shape != mask.shape[:1]:
         raise ValueError(f"outcome must be ({len(mask)},), one per row of mask, got {tuple(outcome.shape)}")
     later = mask.flip(1).cumsum(1).flip(1) > 1
-    paid = torch.where(mask & later, process.detach(), 0) + outcome.detach()[:, None]
-    return torch.where(mask, torch.where(later, paid - center, paid), 0)
+    own, end = torch.where(mask, process.detach(), 0), outcome.detach()[:, None]
+    return torch.where(mask, torch.where(later, own if center is None else own + end - center, end), 0)
 
 
 def grounded_rewards(

@@ -17,10 +17,10 @@ Baseline = Literal["both", "recent", "group", "none"]
 @torch.no_grad()
 def budget_relative(
     scores: Float[Tensor, "n b"],
-    prior: Float[Tensor, "b"],
     groups: Int[Tensor, "n"],
     *,
-    mask: Bool[Tensor, "n"] | None = None,
+    valid: Bool[Tensor, "n"] | None = None,
+    prior: tuple[float, ...] | None = None,
     baseline: Baseline = "both",
 ) -> Float[Tensor, "n b"]:
     r"""Advantages of the stretches of thinking between budgets.
@@ -34,9 +34,9 @@ def budget_relative(
     Args:
         scores: r, mean reward of the answers forced at each budget, in order; a rollout that ends before a budget
             repeats its score there.
-        prior: P, how likely each budget is to be the one that counts; at least 0.
         groups: rows with equal numbers are compared.
-        mask: False where a rollout's scores abstained: advantage 0, and in no mean.
+        valid: False where a rollout's scores abstained: advantage 0, and in no mean.
+        prior: P, how likely each budget is to be the one that counts, at least 0; None: all equally.
         baseline: "both"; "recent", V1 alone; "group", V2 alone; or "none".
 
     Returns:
@@ -47,22 +47,25 @@ def budget_relative(
 
     Source: budget relative policy optimisation, AnytimeReasoner (arXiv 2505.13438; sail-sg/AnytimeReasoner).
 
-    >>> budget_relative(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.tensor([0.5, 0.5]), torch.tensor([0, 0]))
+    >>> budget_relative(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.tensor([0, 0]))
     tensor([[-0.2500,  0.2500],
             [ 0.2500,  0.0000]])
     """
-    if scores.ndim != 2 or prior.shape != scores.shape[1:]:
-        raise ValueError(f"scores must be (n, b) and prior (b,), got {tuple(scores.shape)} and {tuple(prior.shape)}")
+    if scores.ndim != 2 or (prior is not None and len(prior) != scores.shape[1]):
+        given = None if prior is None else len(prior)
+        raise ValueError(f"scores must be (n, b) and prior have b entries, got {tuple(scores.shape)} and {given}")
     rows = scores.shape[:1]
-    if groups.shape != rows or (mask is not None and mask.shape != rows):
-        raise ValueError(f"groups and mask must be {tuple(rows)}, one per row of scores")
-    if bool((prior < 0).any()):
+    if groups.shape != rows or (valid is not None and valid.shape != rows):
+        raise ValueError(f"groups and valid must be {tuple(rows)}, one per row of scores")
+    if prior is not None and any(p < 0 for p in prior):
         raise ValueError("prior must not be negative")
     if baseline not in get_args(Baseline):
         raise ValueError(f"baseline is one of {get_args(Baseline)}, got {baseline!r}")
-    scored = torch.ones(len(scores), dtype=torch.bool, device=scores.device) if mask is None else mask
+    scored = torch.ones(len(scores), dtype=torch.bool, device=scores.device) if valid is None else valid
     wide = torch.promote_types(scores.dtype, torch.float32)
-    known, share = torch.where(scored[:, None], scores, 0).to(wide), prior.to(wide)
+    known = torch.where(scored[:, None], scores, 0).to(wide)
+    even = [1 / max(scores.shape[1], 1)] * scores.shape[1]
+    share = torch.tensor(even if prior is None else prior, dtype=wide, device=scores.device)
     left = share.flip(0).cumsum(0).flip(0)
     earned = (known * share).flip(1).cumsum(1).flip(1)
     budgets = scores.shape[1]

@@ -139,13 +139,13 @@ def tree_rewards(
 
 @torch.no_grad()
 def fork_relative(
-    rewards: Float[Tensor, "n s"],
-    nodes: Int[Tensor, "n s"],
+    rewards: Float[Tensor, "n t"],
+    nodes: Int[Tensor, "n t"],
     groups: Int[Tensor, "n"],
     *,
     ddof: int = 1,
     eps: float = 1e-6,
-) -> Float[Tensor, "n s"]:
+) -> Float[Tensor, "n t"]:
     r"""How much better a step is than its siblings, the steps that were taken from the same state.
 
         A(s) = (R(s) − mean_{siblings} R) / (std_{siblings} R + eps)
@@ -154,7 +154,7 @@ def fork_relative(
     a group are siblings.
 
     Args:
-        rewards: one per step, the same wherever a node is shared (of `tree_rewards`).
+        rewards: one per step or token, the same wherever a node is shared (of `tree_rewards`).
         nodes: which step is which, of `branches` or `prefix_tree`; −1 where there is none.
         groups: rows with equal numbers are in one tree.
         ddof: σ² = Σ(R − mean)² / (count − ddof).
@@ -177,7 +177,7 @@ def fork_relative(
     """
     if rewards.shape != nodes.shape or nodes.ndim != 2 or groups.shape != nodes.shape[:1]:
         raise ValueError(
-            f"rewards {tuple(rewards.shape)} and nodes {tuple(nodes.shape)} need one shape (n, s), "
+            f"rewards {tuple(rewards.shape)} and nodes {tuple(nodes.shape)} need one shape (n, t), "
             f"groups {tuple(groups.shape)} one number per row"
         )
     one = shared_once(nodes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor
 Pool = Literal["rollout", "all", "position"]
 Baseline = Literal["mean", "loo", "unbiased", "none"]
 Scale = Literal["std", "batch", "none"]
+Ended = Literal["absent", "held"]
 
 NO_SIGNAL = 1e-6
 
@@ -27,6 +28,7 @@ def group_relative(
     ddof: int = 1,
     eps: float = 1e-4,
     baseline_rows: Bool[Tensor, "n"] | None = None,
+    ended: Ended = "absent",
 ) -> Float[Tensor, "n *s"]:
     r"""How much better a rollout (or a step of it) did than the rest of its group.
 
@@ -57,21 +59,27 @@ def group_relative(
         eps: added to σ; in the unit of the rewards.
         baseline_rows: the rows that enter mean and σ, by default all. The others (an expert's rollouts, say)
             are compared with these.
+        ended: for "position", what a rollout that has ended is to those that go on: "absent", or "held" at its last
+            value, so that a long rollout is compared with all others however early they stopped.
 
     Returns:
         Advantages in the shape of `rewards`: without unit if scaled, else in the unit of the rewards.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit, or ended is "held" with another pool than "position".
 
     Source: GRPO, DeepSeekMath (arXiv 2402.03300, §4.1); scale "none": Dr. GRPO (2503.20783); "batch": Lite PPO
     (2508.08221); "loo": RLOO (2402.14740); "unbiased" and per-rollout means of step rewards: PRIME (2502.01456);
-    "position": DECS (pixas/DECS); "all": IGPO (GuoqingWang1/IGPO), iStar (2509.19199); eps and ddof: TRL.
+    "position" and "held": DECS (pixas/DECS); "all": IGPO (GuoqingWang1/IGPO), iStar (2509.19199); eps and ddof: TRL.
 
     >>> group_relative(torch.tensor([1.0, 0.0, 0.0, 5.0, 5.0]), torch.tensor([7, 7, 7, 2, 2]), scale="none")
     tensor([ 0.6667, -0.3333, -0.3333,  0.0000,  0.0000])
     """
     _check_shapes(rewards, groups, mask, baseline_rows)
+    if ended not in get_args(Ended):
+        raise ValueError(f"ended is 'absent' or 'held', got {ended!r}")
+    if ended == "held" and pool != "position":
+        raise ValueError(f"ended='held' compares places: it needs pool='position', got {pool!r}")
     wide = torch.promote_types(rewards.dtype, torch.float32)
     result = rewards.dtype if rewards.is_floating_point() else wide
     if rewards.numel() == 0:
@@ -80,7 +88,11 @@ def group_relative(
     exists = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask
     exists = exists.reshape(n, -1).expand(n, rewards[0].numel())
     values = torch.where(exists, rewards.detach().reshape(exists.shape).to(wide), 0.0)
-    counted = exists if baseline_rows is None else exists & baseline_rows[:, None]
+    counted = exists
+    if ended == "held":
+        values, counted = _held(values, exists)
+    if baseline_rows is not None:
+        counted = counted & baseline_rows[:, None]
 
     samples, weights = torch.where(counted, values, 0.0), counted.to(wide)
     sizes = samples.abs()
@@ -119,6 +131,14 @@ def group_relative(
     if scale != "none":
         advantages = advantages / (sigma + eps)
     return torch.where(exists & ~silent, advantages, 0.0).reshape(rewards.shape).to(result)
+
+
+def _held(values: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's last value on all places after it, and where there is now a value."""
+    places = torch.arange(values.shape[1], device=values.device)
+    last = torch.where(exists, places, -1).amax(1, keepdim=True)
+    after = (last >= 0) & (places > last)
+    return torch.where(after, values.gather(1, last.clamp(min=0)), values), exists | after
 
 
 def length_relative(

@@ -69,6 +69,46 @@ def spread(
     return torch.where(written, spread_out.reshape(n, t), 0.0)
 
 
+@torch.no_grad()
+def reinforce_success(
+    advantages: Float[Tensor, "n t"],
+    rewards: Float[Tensor, "n"],
+    written: Bool[Tensor, "n t"],
+    *,
+    bonus: float = 0.1,
+    at_least: float = 1.0,
+) -> Float[Tensor, "n t"]:
+    """Add a little to the advantages of rollouts that succeeded, after all normalisation.
+
+    What a normalised advantage cannot say is that a success is good by itself: in a batch that mostly succeeds,
+    successes hardly count.
+
+    Args:
+        advantages: one per token.
+        rewards: of the rollouts; NaN where there is none, which is no success.
+        written: True at the tokens of the policy.
+        bonus: in the unit of the advantages.
+        at_least: a reward of this or more is a success.
+
+    Returns:
+        Advantages, 0 where the policy did not write.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Source: the training script of DLER (NVlabs/DLER), not its paper.
+
+    >>> there = torch.ones(2, 1, dtype=torch.bool)
+    >>> reinforce_success(torch.tensor([[0.5], [-0.5]]), torch.tensor([1.0, 0.0]), there)
+    tensor([[ 0.6000],
+            [-0.5000]])
+    """
+    if advantages.shape != written.shape or advantages.ndim != 2 or rewards.shape != written.shape[:1]:
+        shapes = [tuple(x.shape) for x in (advantages, rewards, written)]
+        raise ValueError(f"advantages and written (n, t) and rewards (n,) do not fit: {shapes}")
+    return torch.where(written, advantages + bonus * (rewards >= at_least)[:, None], 0.0)
+
+
 def _ranges(values: Tensor, written: Tensor, spans: Spans | None) -> tuple[Tensor, Tensor, Tensor]:
     """Begin, end and existence of each value's tokens; a rollout's own value has all of its row."""
     if written.ndim != 2:

@@ -58,6 +58,42 @@ def window_credit(
     return means.to(values.dtype if values.is_floating_point() else wide), exists
 
 
+def smooth(
+    values: Float[Tensor, "n t"], mask: Bool[Tensor, "n t"], *, width: int = 5, stride: int = 2
+) -> Float[Tensor, "n t"]:
+    r"""What each step earns in the windows of `window_credit` that it is in: their means, shared out evenly.
+
+        Aₜ = Σ_{j: t ∈ j} x̃ⱼ / |j|        Σₜ Aₜ lₜ = Σⱼ x̃ⱼ l̃ⱼ
+
+    The credit whose loss per step is the loss per window: rewards and losses, both averaged over windows and
+    multiplied, have this gradient. Differentiable.
+
+    Args:
+        values: one per step, e.g. rewards less a baseline; any real unit.
+        mask, width, stride: see `window_credit`.
+
+    Returns:
+        One per step, 0 where masked; the unit of the values.
+
+    Raises:
+        ValueError: as `window_credit`.
+
+    Source: pseudo-convolutional policy gradient, PCPG (arXiv 2003.03983).
+
+    >>> smooth(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.ones(1, 4, dtype=torch.bool), width=3, stride=2)
+    tensor([[0.6667, 0.6667, 2.4167, 1.7500]])
+    """
+    means, exists = window_credit(values, mask, width=width, stride=stride)
+    n, windows = means.shape
+    begin = torch.arange(windows, device=mask.device) * stride
+    sizes = (mask.sum(1, keepdim=True) - begin).clamp(1, width)
+    shares = torch.where(exists, means / sizes, 0)
+    reach = max((windows - 1) * stride + width, values.shape[1])
+    places = (begin[:, None] + torch.arange(width, device=mask.device)).flatten()
+    spread_out = shares.new_zeros(n, reach).index_add(1, places, shares.repeat_interleave(width, 1))
+    return torch.where(mask, spread_out[:, : values.shape[1]], 0)
+
+
 @torch.no_grad()
 def prefix_error_rates(
     ids: Int[Tensor, "n t"],

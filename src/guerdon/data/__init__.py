@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guerdon.data.allocation import Allocator, configuration_bound
-    from guerdon.data.curriculum import Batch, Curriculum, Shuffled, carry_over, fill
+    from guerdon.data.choosing import Candidates, drawn, effective_value, forked, highest
+    from guerdon.data.collapse import Collapse, collapses
+    from guerdon.data.curriculum import Batch, Curriculum, Pace, Shuffled, carry_over, fill
+    from guerdon.data.difficulty import ranked
     from guerdon.data.filter import Filter, chain, dump_filter, load_filter
     from guerdon.data.filters import adaptive, measured, mixed, upper, varied, within
+    from guerdon.data.growing import Forest, Paths, grow
     from guerdon.data.guidance import Attempt, Task, copied, guided_attempts, resolved
     from guerdon.data.history import (
         Pair,
@@ -24,39 +28,54 @@ if TYPE_CHECKING:
         reflection_share,
         success_pair,
     )
-    from guerdon.data.merging import merge_updates
+    from guerdon.data.merging import average_weights, merge_updates
     from guerdon.data.pairs import Pairs, preference_pairs
-    from guerdon.data.prefixes import PrefixValues, first_drop, prefix_values
+    from guerdon.data.prefixes import PrefixValues, cut_prefixes, first_drop, prefix_values
     from guerdon.data.ranks import draw_rows, fidelity_by_filter, linear_fidelity, rank_weights
     from guerdon.data.repair import Mended, mend
-    from guerdon.data.selection import balanced, consistency, top_of_group
+    from guerdon.data.selection import answer_support, balanced, consistency, top_of_group
 
 __all__ = [
     "Allocator",
     "Attempt",
     "Batch",
+    "Candidates",
+    "Collapse",
     "Curriculum",
     "Filter",
+    "Forest",
     "Mended",
+    "Pace",
     "Pair",
     "Pairs",
+    "Paths",
     "PrefixValues",
     "Saturation",
     "Shuffled",
+    "Staged",
     "Task",
     "adaptive",
+    "answer_support",
+    "average_weights",
     "balanced",
     "carry_over",
     "chain",
+    "collapses",
     "configuration_bound",
     "consistency",
     "copied",
+    "cut_prefixes",
     "draw_rows",
+    "drawn",
     "dump_filter",
+    "effective_value",
     "fidelity_by_filter",
     "fill",
     "first_drop",
+    "forked",
+    "grow",
     "guided_attempts",
+    "highest",
     "history_spread",
     "learning_impact",
     "linear_fidelity",
@@ -69,6 +88,7 @@ __all__ = [
     "preference_pairs",
     "prefix_values",
     "rank_weights",
+    "ranked",
     "reflection_share",
     "resolved",
     "success_pair",
@@ -82,28 +102,43 @@ _HOMES = {
     "Allocator": "allocation",
     "Attempt": "guidance",
     "Batch": "curriculum",
+    "Candidates": "choosing",
+    "Collapse": "collapse",
     "Curriculum": "curriculum",
     "Filter": "filter",
+    "Forest": "growing",
     "Mended": "repair",
+    "Pace": "curriculum",
     "Pair": "history",
     "Pairs": "pairs",
+    "Paths": "growing",
     "PrefixValues": "prefixes",
     "Saturation": "history",
     "Shuffled": "curriculum",
+    "Staged": "stages",
     "Task": "guidance",
     "adaptive": "filters",
+    "answer_support": "selection",
+    "average_weights": "merging",
     "balanced": "selection",
     "carry_over": "curriculum",
     "chain": "filter",
+    "collapses": "collapse",
     "configuration_bound": "allocation",
     "consistency": "selection",
     "copied": "guidance",
+    "cut_prefixes": "prefixes",
     "draw_rows": "ranks",
+    "drawn": "choosing",
     "dump_filter": "filter",
+    "effective_value": "choosing",
     "fidelity_by_filter": "ranks",
     "fill": "curriculum",
     "first_drop": "prefixes",
+    "forked": "choosing",
+    "grow": "growing",
     "guided_attempts": "guidance",
+    "highest": "choosing",
     "history_spread": "history",
     "learning_impact": "history",
     "linear_fidelity": "ranks",
@@ -116,6 +151,7 @@ _HOMES = {
     "preference_pairs": "pairs",
     "prefix_values": "prefixes",
     "rank_weights": "ranks",
+    "ranked": "difficulty",
     "reflection_share": "history",
     "resolved": "guidance",
     "success_pair": "history",

@@ -113,6 +113,62 @@ class Batch(NamedTuple):
     rounds: int
 
 
+@dataclass
+class Pace:
+    """How many prompts a round draws, learned from how many were kept: fewer rounds, as each has to be waited for.
+
+        draw ⌈missing / min(s, s′)⌉        s′ ← min(s′, kept / sampled) after a round
+        s ← min(s, all kept / all sampled), s′ ← 1 once the batch is full
+
+    Both shares begin at 1 and only fall, so that a batch is rarely short; what is kept beyond it is not used.
+
+    Args:
+        most: prompts in a round, also where none has been kept yet and the formula has no value.
+        share: s, over whole batches.
+        within: s′, within this one.
+
+    Raises:
+        ValueError: if `most` is below 1, or a share is outside [0, 1].
+
+    >>> pace = Pace(most=512)
+    >>> first = pace.ask(128)
+    >>> pace.saw(kept=32, sampled=128)
+    >>> first, pace.ask(96)
+    (128, 384)
+
+    Source: the adaptive DAPO of CodeV-R1 (arXiv 2505.24183), which divides by 0 where none was kept.
+    """
+
+    most: int
+    share: float = 1.0
+    within: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.most < 1 or not 0 <= self.share <= 1 or not 0 <= self.within <= 1:
+            raise ValueError(f"most is 1 or more, and shares are in [0, 1]: {self}")
+
+    def ask(self, missing: int) -> int:
+        """How many prompts to draw where so many groups are missing."""
+        share = min(self.share, self.within)
+        return self.most if missing >= share * self.most else math.ceil(missing / share - 1e-9)
+
+    def saw(self, *, kept: int, sampled: int) -> None:
+        """A round is over."""
+        self.within = min(self.within, kept / sampled)
+
+    def filled(self, *, kept: int, sampled: int) -> None:
+        """The batch is full, after all its rounds."""
+        self.share, self.within = min(self.share, kept / sampled), 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learned, as plain data."""
+        return {"share": self.share, "within": self.within}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.share, self.within = float(state["share"]), float(state["within"])
+
+
 def fill(
     curriculum: Curriculum,
     wanted: int,
@@ -121,10 +177,12 @@ def fill(
     *,
     rounds: int = 10,
     missing: Literal["fill", "leave"] = "fill",
+    pace: Pace | None = None,
 ) -> Batch:
     """Draw, sample and filter until the batch is full, for at most so many rounds.
 
-    Each round draws `wanted` prompts and is judged by itself. The curriculum then observes all that was sampled, once.
+    Each round draws `wanted` prompts, or as many as the pace says, and is judged by itself. The curriculum then
+    observes all that was sampled, once.
 
     Args:
         curriculum: draws and judges.
@@ -134,6 +192,7 @@ def fill(
         rounds: the end of it. Late in training hardly any prompt is kept, and drawing on would never end.
         missing: what is then short is made up of groups that were not kept ("fill": batches of one size), or left out
             ("leave": nothing that was dropped is learned from).
+        pace: how many prompts each round draws, learned from round to round; keep it from batch to batch.
 
     Raises:
         ValueError: if `wanted` or `rounds` is below 1, or `missing` is something else.
@@ -147,11 +206,17 @@ def fill(
         raise ValueError(f"missing is 'fill' or 'leave', got {missing!r}")
     sampled: list[tuple[Rollouts, Scores]] = []
     keeps: list[Bool[np.ndarray[Any, Any], g]] = []
+    full = 0
     for _ in range(rounds):
-        rollouts, scores = sample(curriculum.draw(wanted, context))
+        rollouts, scores = sample(curriculum.draw(wanted if pace is None else pace.ask(wanted - full), context))
         sampled.append((rollouts, scores))
         keeps.append(curriculum.keep(scores, context.with_(rollouts=rollouts)))
-        if sum(int(keep.sum()) for keep in keeps) >= wanted:
+        full += int(keeps[-1].sum())
+        if pace is not None:
+            pace.saw(kept=int(keeps[-1].sum()), sampled=len(keeps[-1]))
+        if full >= wanted:
+            if pace is not None:
+                pace.filled(kept=full, sampled=sum(map(len, keeps)))
             break
     everything = Rollouts.concat([r for r, _ in sampled])
     scores = Scores.concat([s for _, s in sampled])

@@ -222,6 +222,7 @@ class mixed(_Measured):
         judged: the part with one score per step, whether it states the answer.
         rate: how far κ follows R.
         above: a score above it is right, and states the answer.
+        answer: the last step is the answer itself; see `shaping.needed`.
 
     Raises:
         ValueError: if the rate is negative or no number; on observing, if `judged` has no scores of steps.
@@ -241,10 +242,11 @@ class mixed(_Measured):
     judged: str
     rate: float = 0.2
     above: float = 0.5
+    answer: bool = False
     curriculum: needed = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "curriculum", needed(rate=self.rate, above=self.above))
+        object.__setattr__(self, "curriculum", needed(rate=self.rate, above=self.above, answer=self.answer))
 
     def keep(self, scores: Scores, context: Context) -> Bool[np.ndarray[Any, Any], "g"]:
         known = self._moments(scores, context)

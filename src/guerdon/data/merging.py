@@ -1,9 +1,9 @@
-"""Weights of two models made into one."""
+"""Weights of several models made into one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -51,13 +51,10 @@ def merge_updates(
         raise ValueError(f"share lies between 0 and 1 and scale is finite, got {share} and {scale}")
     if over not in ("tensor", "model"):
         raise ValueError(f"over is 'tensor' or 'model', got {over!r}")
-    if base.keys() != tuned.keys():
-        raise ValueError(f"base and tuned have different entries: {', '.join(sorted(base.keys() ^ tuned.keys()))}")
+    _check_alike(base, tuned)
     updates: dict[str, Tensor] = {}
     for name, old in base.items():
         new = tuned[name]
-        if old.shape != new.shape or old.dtype != new.dtype:
-            raise ValueError(f"{name!r} is {old.dtype} {tuple(old.shape)} and {new.dtype} {tuple(new.shape)}")
         if old.is_floating_point():
             wide = torch.promote_types(old.dtype, torch.float32)
             updates[name] = new.to(old.device, wide) - old.to(wide)
@@ -79,6 +76,64 @@ def merge_updates(
         moved = new if scale == 1 else (old.to(delta.dtype) + scale * delta).to(old.dtype)
         merged[name] = torch.where(largest[name], moved, old)
     return merged
+
+
+@torch.no_grad()
+def average_weights(
+    models: Sequence[Mapping[str, Tensor]], *, weights: Sequence[float] | None = None
+) -> dict[str, Tensor]:
+    """One model whose weights are the mean of several: θ = Σₘ wₘ θₘ / Σₘ wₘ.
+
+    Reward models that were trained apart, from one pretrained model, agree on what is there and differ in what they
+    have taken for it. The mean of their weights keeps what they agree on, and costs what one of them costs.
+
+    Args:
+        models: state dicts of one architecture.
+        weights: of each model, not negative; default: alike.
+
+    Returns:
+        A new state dict, in the types of the first; computed in float32 or wider.
+
+    Raises:
+        ValueError: if there is no model, names, shapes or types differ, entries that are not floating point do, or
+            the weights are not one per model, negative, not finite or all 0.
+
+    Source: WARM (arXiv 2401.12187); the mean of five reward models in PAR's study (2502.18770).
+
+    >>> average_weights([{"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 2.0])}])["w"]
+    tensor([2., 2.])
+    """
+    if not models:
+        raise ValueError("models are empty: there is nothing to average")
+    shares = [1.0] * len(models) if weights is None else [float(weight) for weight in weights]
+    total = math.fsum(shares)
+    if len(shares) != len(models) or min(shares) < 0 or not 0 < total < math.inf:
+        raise ValueError(f"weights must be one per model, not negative and not all 0, got {shares}")
+    first, *others = models
+    for other in others:
+        _check_alike(first, other)
+    merged: dict[str, Tensor] = {}
+    for name, value in first.items():
+        if not value.is_floating_point():
+            if any(not torch.equal(value, other[name].to(value.device)) for other in others):
+                raise ValueError(f"{name!r} is {value.dtype} and differs: a count has no mean")
+            merged[name] = value.clone()
+            continue
+        wide = torch.promote_types(value.dtype, torch.float32)
+        parts = [
+            share / total * model[name].to(value.device, wide) for share, model in zip(shares, models, strict=True)
+        ]
+        merged[name] = torch.stack(parts).sum(0).to(value.dtype)
+    return merged
+
+
+def _check_alike(base: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    if base.keys() != other.keys():
+        raise ValueError(f"models have different entries: {', '.join(sorted(base.keys() ^ other.keys()))}")
+    for name, old in base.items():
+        new = other[name]
+        if old.shape != new.shape or old.dtype != new.dtype:
+            raise ValueError(f"{name!r} is {old.dtype} {tuple(old.shape)} and {new.dtype} {tuple(new.shape)}")
 
 
 def _largest(sizes: Tensor, share: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a prefix of a rollout is worth, by completing it several times: labels for process reward and value models."""
+"""Prefixes of rollouts, and what they are worth by completing them: labels for process reward and value models."""
 
 from __future__ import annotations
 
@@ -104,6 +104,49 @@ def prefix_values(
                 right[at] += good
                 known[at] += there
     return PrefixValues(right / np.maximum(known, 1), known > 0, known)
+
+
+def cut_prefixes(
+    rollouts: Rollouts, steps: Spans, after: Int[np.ndarray[Any, Any], "n p"], *, stop: str = ""
+) -> Rollouts:
+    """What each rollout had come to after so many of its steps, p prefixes of each, one after the other.
+
+    Prefixes of a prompt with equal texts are a group: what goes on from them is compared, and budgets that lie
+    beyond the end of a rollout are one.
+
+    Args:
+        rollouts: text completions.
+        steps: where their steps are, in characters.
+        after: how many steps each prefix has; more than there are: all.
+        stop: put behind the cut, where what follows is not to go on thinking; the policy did not write it.
+
+    Raises:
+        ValueError: if the spans are not in characters or not of these rollouts, or a number is negative.
+
+    Source: prefixes of random numbers of episodes, from which MRT (arXiv 2503.07572) branches, and the thoughts that
+    AnytimeReasoner (2505.13438) truncates at budgets.
+
+    >>> cut_prefixes(Rollouts(["q"], ["abc"]), Spans.of([[(0, 1), (1, 3)]], unit="character"), [[0, 1, 9]]).completions
+    ['', 'a', 'abc']
+    """
+    after = np.asarray(after)
+    if steps.unit != "character" or len(steps) != len(rollouts):
+        raise ValueError(
+            f"steps must be spans of characters of {len(rollouts)} rollouts, got {steps.unit}s of {len(steps)}"
+        )
+    if after.ndim != 2 or len(after) != len(rollouts) or (after < 0).any():
+        raise ValueError(f"after must be ({len(rollouts)}, p), at least 0, got {after.shape}")
+    texts: list[str] = []
+    for row, (ranges, counts) in enumerate(zip(steps.rows(), after.tolist(), strict=True)):
+        text = text_of(cast(Any, rollouts.completions[row]))
+        ends = [ranges[0][0] if ranges else 0, *(end for _, end in ranges)]
+        texts += [text[: ends[min(count, len(ranges))]] for count in counts]
+    cut = rollouts.select(np.repeat(np.arange(len(rollouts)), after.shape[1]))
+    known: dict[tuple[str, str], int] = {}
+    groups = [known.setdefault(key, len(known)) for key in zip(cut.ids, texts, strict=True)]
+    return cut.with_(
+        completions=[text + stop for text in texts], groups=np.array(groups, np.int64), tokens=None, tree=None
+    )
 
 
 def first_drop(

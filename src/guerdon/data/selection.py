@@ -1,7 +1,8 @@
-"""Which rollouts of a group are kept: the best, or as many right as wrong ones with consistent reasoning."""
+"""Which rollouts of a group are kept: the best, the most voted for, or as many right as wrong consistent ones."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +37,50 @@ def top_of_group(
     values, mask, index, _ = checked("values", values, groups, mask)
     place, _ = places(values, index, mask)
     return mask & (place < keep)
+
+
+def answer_support(
+    answers: Sequence[Hashable | None],
+    groups: Int[np.ndarray[Any, Any], "n"],
+    *,
+    weights: Float[np.ndarray[Any, Any], "n"] | None = None,
+    mask: Bool[np.ndarray[Any, Any], "n"] | None = None,
+) -> Float[np.ndarray[Any, Any], "n"]:
+    """How much of its group stands behind each rollout's final answer: Σ of the weights of those with an equal one.
+
+    The answer that is chosen is that of `top_of_group(answer_support(…), groups)`: without weights the majority's,
+    with the scores of a reward model the weighted vote; best-of-n is `top_of_group(scores, groups)` itself.
+
+    Args:
+        answers: what each rollout ends with, in one form for equal answers; None where it has none, which stands
+            behind nothing.
+        groups: rows with equal numbers answer one prompt.
+        weights: of each vote; default 1. Scores that can be negative count against the answer that many agree on: use
+            their sigmoid, as the released code does; the paper's text adds the scores themselves.
+        mask: rows that vote.
+
+    Returns:
+        In the unit of the weights; 0 at rows that do not vote or have no answer, so keep these out with
+        `top_of_group(mask=…)`.
+
+    Raises:
+        ValueError: if the shapes differ, or a weight is not finite.
+
+    Source: self-consistency (arXiv 2203.11171); weighted by a process reward model: Implicit PRM (2412.01981;
+    PRIME-RL/ImplicitPRM).
+
+    >>> answer_support(["4", "5", "4", None], np.zeros(4, int), weights=np.array([0.3, 0.5, 0.4, 0.9]))
+    array([0.7, 0.5, 0.7, 0. ])
+    """
+    if len(answers) != len(np.asarray(groups)):
+        raise ValueError(f"answers has {len(answers)} entries for {len(np.asarray(groups))} rows")
+    voices, mask, index, _ = checked("weights", np.ones(len(answers)) if weights is None else weights, groups, mask)
+    voting = mask & np.array([answer is not None for answer in answers], bool)
+    numbers: dict[tuple[int, Hashable], int] = {}
+    keys = zip(index.tolist(), answers, strict=True)
+    ballot = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+    totals = np.bincount(ballot[voting], voices[voting], minlength=len(numbers))
+    return np.where(voting, totals[ballot], 0.0)
 
 
 def consistency(

@@ -249,8 +249,8 @@ def require(reward: Reward, rollouts: Rollouts, context: Context) -> None:
     """
     missing = []
     for name in sorted(reward.requires):
-        kind, _, model = name.partition(":")
-        there = model in context.models if kind == "model" else rollouts.has(name)
+        model = _model(name)
+        there = rollouts.has(name) if model is None else model in context.models
         if not there:
             readers = [leaf.name for leaf in reward.leaves() if name in leaf.requires] or [f"a part of {reward.name}"]
             missing.append(_missing(name, readers, rollouts, context))
@@ -260,13 +260,18 @@ def require(reward: Reward, rollouts: Rollouts, context: Context) -> None:
 
 def _missing(name: str, readers: Sequence[str], rollouts: Rollouts, context: Context) -> str:
     who = f"{' and '.join(readers)} read{'s' if len(readers) == 1 else ''} it"
-    kind, _, model = name.partition(":")
-    if kind == "model":
+    if (model := _model(name)) is not None:
         return f"model {model!r} is missing: {who}; the context has: {', '.join(context.models) or 'no models'}"
     if name in ("tokens", "tree"):
         return f"{name!r} is missing: {who}; pass Rollouts(..., {name}=...)"
     has = ", ".join(["prompt", "completion", *rollouts.columns])
     return f"column {name!r} is missing: {who}; the batch has: {has}"
+
+
+def _model(name: str) -> str | None:
+    """The model that something read by this name is, 'model:policy'; None for a column, also one called 'model'."""
+    kind, colon, model = name.partition(":")
+    return model if kind == "model" and colon else None
 
 
 def _process_lane(backend: Backend, workers: int | None) -> tuple[ProcessLane | ClusterLane, int]:

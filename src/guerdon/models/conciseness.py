@@ -52,11 +52,13 @@ def discriminative(
     return [r for r in records if r["concise_score"] >= concise and r["redundant_score"] <= redundant]
 
 
-def demonstrations(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def demonstrations(records: Iterable[Mapping[str, Any]], *, question: str = QUESTION) -> list[dict[str, Any]]:
     """What a generative scorer is taught: prompt and completion for each solution of each pair.
 
     Args:
         records: each with 'problem', 'concise', 'concise_score', 'redundant' and 'redundant_score'.
+        question: with the places {problem} and {solution}; the one that `concise` then asks. The source does not give
+            its wording.
 
     Raises:
         ValueError: if a score is outside of [0.1, 1].
@@ -69,7 +71,7 @@ def demonstrations(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
             score = float(record[f"{side}_score"])
             if not LOW <= score <= HIGH:
                 raise ValueError(f"a conciseness is in [{LOW}, {HIGH}], got {score}")
-            prompt = QUESTION.format(problem=record["problem"], solution=record[side])
+            prompt = _filled(question, record["problem"], record[side])
             taught.append({"prompt": prompt, "completion": f"{score:.1f}"})
     return taught
 
@@ -97,13 +99,15 @@ def concise(
     completion: Sequence[Completion],
     *,
     scorer: Callable[[list[str]], Sequence[Any]],
+    question: str = QUESTION,
 ) -> Scores:
     """How concise a reply is, as a scorer says; meant as a factor on correctness, never as a term beside it.
 
     Args:
         prompt: the problem: text or chat messages.
         completion: the solution.
-        scorer: a function from questions (`QUESTION`, filled in) to replies: texts, which `rated` reads, or numbers.
+        scorer: a function from questions, filled in, to replies: texts, which `rated` reads, or numbers.
+        question: the one that the scorer was taught; see `demonstrations`.
 
     Returns:
         One score per rollout, in [0.1, 1]; a reply that cannot be read abstains, and a failing scorer as well.
@@ -111,9 +115,7 @@ def concise(
     Source: Efficient Reasoning via Reward Model (arXiv 2511.09158), the score c of its reward
     R · (1 + α c (s + d)).
     """
-    questions = [
-        QUESTION.format(problem=_problem(p), solution=text_of(c)) for p, c in zip(prompt, completion, strict=True)
-    ]
+    questions = [_filled(question, _problem(p), text_of(c)) for p, c in zip(prompt, completion, strict=True)]
     values: list[float | None] = []
     reasons: dict[int, str] = {}
     replies = list(scorer(questions))
@@ -126,6 +128,12 @@ def concise(
             values.append(None)
             reasons[row] = str(error)
     return Scores.of(values, reasons=reasons)
+
+
+def _filled(question: str, problem: str, solution: str) -> str:
+    """A question with both places filled at once, so that braces in a solution stay as they are."""
+    places = {"{problem}": problem, "{solution}": solution}
+    return re.sub(r"\{problem\}|\{solution\}", lambda found: places[found[0]], question)
 
 
 def _problem(prompt: Completion) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
+from guerdon.core.protocols import Model
 from guerdon.core.spans import Spans
+from guerdon.objectives.preference import pair_terms, unpaired_terms
 
 Kind = Literal["ce", "dpo", "nca", "kto"]
 Total = Literal["sum", "mean", "min"]
@@ -55,6 +58,42 @@ def log_ratio(
     wide = torch.promote_types(logp.dtype, torch.float32)
     logp, ref_logp = (torch.where(mask, x.to(wide), 0.0) for x in (logp, ref_logp.detach()))
     return beta * (logp - ref_logp)
+
+
+def implicit_rewards(
+    model: Model,
+    reference: Model | None,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    *,
+    beta: float = 0.05,
+) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+    """What an implicit reward model says of each token of some completions, and which tokens exist.
+
+    Gradients reach the model where they are enabled, so `implicit_loss(total(*…, how="sum"), labels)` trains it: a
+    reward model on outcomes, and with kind="dpo" a policy on preferences.
+
+    Args:
+        model: π_θ.
+        reference: π_ref; None drops it, rₜ = β log π_θ, which the source finds to cost little once the model is
+            trained.
+        prompts, completions: text or messages.
+        beta: see `log_ratio`.
+
+    Raises:
+        ValueError: if a completion cannot be read, saying which and why; or β ≤ 0.
+
+    Source: Implicit PRM (arXiv 2412.01981); DPO (2305.18290).
+    """
+    said = model.logprobs(prompts, completions)
+    for row, why in said.problems.items():
+        raise ValueError(f"completions[{row}] cannot be read: {why}")
+    logp, mask = (torch.as_tensor(x) for x in (said.logp, said.mask))
+    if reference is None:
+        return log_ratio(logp, torch.zeros_like(logp), mask, beta=beta), mask
+    with torch.no_grad():
+        before = torch.as_tensor(reference.logprobs(prompts, completions).logp)
+    return log_ratio(logp, before.to(logp.device), mask, beta=beta), mask
 
 
 def at_steps(rewards: Float[Tensor, "n t"], mask: Bool[Tensor, "n t"], spans: Spans) -> Float[Tensor, "n s"]:
@@ -185,16 +224,16 @@ def implicit_loss(
             raise ValueError(f"{kind} reads labels as probabilities: they must be in [0, 1]")
         count = known.sum()
         if kind == "ce":
-            terms = -(labels * logsigmoid(r) + (1 - labels) * logsigmoid(-r))
+            terms = pair_terms(r, labels=labels)
         else:
             z = (r.detach().sum() / count.clamp(min=1)).clamp(min=0) if anchor is None else anchor
-            terms = torch.sigmoid(torch.where(labels > 0.5, z - r, r - z))
+            terms = unpaired_terms(r, labels > 0.5, z)
         right = known & ((r > 0) == (labels > 0.5))
         loss = torch.where(known, terms, 0.0).sum() / count.clamp(min=1)
         return loss, {"terms": count.to(wide), "right": right.sum().to(wide)}
     pairs = (labels[:, None] > labels) & (one[:, None] == one) & known[:, None] & known
     if kind == "dpo":
-        table = -logsigmoid(r[:, None] - r)
+        table = pair_terms(r[:, None] - r)
     else:
         table = -logsigmoid(r)[:, None] - 0.5 * (logsigmoid(-r)[:, None] + logsigmoid(-r))
     table = torch.where(pairs, table, 0.0)

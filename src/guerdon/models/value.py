@@ -1,15 +1,122 @@
-"""Search with the value of a prefix: which of the continuations to go on with, and how often."""
+"""The value of a prefix: a head on a language model that learns it, and search by it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from guerdon.core.errors import MissingInput
+from guerdon.core.protocols import TrainableModel
+from guerdon.core.rollouts import Rollouts
+from guerdon.core.scores import Scores
+from guerdon.credit.tree import prefix_tree
+from guerdon.objectives.value import Critic
+
 S = TypeVar("S")
+
+
+class TokenValues:
+    """A value at every token: a head on the hidden states of a language model.
+
+    Args:
+        model: whose last hidden states are read.
+        head: on them; with `features="shared"` the language model learns too.
+
+    Source: TVM (arXiv 2407.12863).
+    """
+
+    def __init__(self, model: TrainableModel, head: Critic) -> None:
+        self.model, self.head = model, head
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any]
+    ) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+        """The value of each prefix that ends with a token of a completion, and which tokens exist."""
+        hidden, mask = self.model.hidden(prompts, completions)
+        return self.head(hidden), mask
+
+    @torch.no_grad()
+    def last(self, prompts: Sequence[Any], completions: Sequence[Any]) -> list[float]:
+        """The value at the last token of each: for `beam_search`, or to pick the best of N.
+
+        Raises:
+            ValueError: if a completion has no token, or could not be read.
+        """
+        if not len(completions):
+            return []
+        values, mask = self(prompts, completions)
+        if not bool(mask.any(1).all()):
+            row = int((~mask.any(1)).nonzero()[0])
+            raise ValueError(f"completion {row} has no token that was read, so no value")
+        return cast("list[float]", values.gather(1, mask.sum(1, keepdim=True) - 1)[:, 0].tolist())
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The weights that learn: the head's, and the model's where features are shared."""
+        yield from self.head.parameters()
+        if self.head.features == "shared":
+            yield from self.model.parameters()
+
+
+def fit_values(
+    values: TokenValues,
+    rollouts: Rollouts,
+    scores: Scores,
+    *,
+    epochs: int = 1,
+    batch: int = 32,
+    learning_rate: float = 1e-3,
+    rng: np.random.Generator,
+) -> list[float]:
+    """Teach values what became of sampled paths: at each token, the share of those beginning so that ended well.
+
+    Args:
+        values: learn in place.
+        rollouts: many paths of each prompt, with tokens; those of a group share a tree.
+        scores: 0 or 1 of each. Those that abstained are not learned from.
+        epochs: passes over the paths.
+        batch: paths per update.
+        learning_rate: of AdamW; the source's is not known.
+        rng: of their order.
+
+    Returns:
+        The loss of each update, per path.
+
+    Raises:
+        MissingInput: if the rollouts have no tokens.
+        ValueError: if there is not one score per rollout, or a number is below 1.
+
+    Source: TVM (arXiv 2407.12863).
+    """
+    if rollouts.tokens is None:
+        raise MissingInput("values of tokens are learned from 'tokens', which this batch does not have")
+    if len(scores) != len(rollouts) or scores.level != "rollout":
+        raise ValueError(f"scores must be one per rollout, {len(rollouts)}, got {scores!r}")
+    if epochs < 1 or batch < 1:
+        raise ValueError(f"epochs and batch must be at least 1, got {epochs} and {batch}")
+    ids, mask = (torch.as_tensor(x) for x in (rollouts.tokens.ids, rollouts.tokens.attended))
+    rewards, valid = (torch.as_tensor(x) for x in (scores.read(0.0), scores.valid))
+    labels = prefix_tree(ids, mask, rewards, torch.as_tensor(rollouts.groups), valid=valid).value
+    completions = [row[there].tolist() for row, there in zip(ids, mask, strict=True)]
+    learned = np.flatnonzero(valid.numpy() & mask.any(1).numpy())
+    parameters = list(values.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+    losses = []
+    for _ in range(epochs):
+        order = rng.permutation(learned)
+        for rows in (order[at : at + batch].tolist() for at in range(0, len(order), batch)):
+            found, read = values([rollouts.prompts[row] for row in rows], [completions[row] for row in rows])
+            targets = labels[rows, : found.shape[1]].to(found)
+            loss = value_loss(found, targets, read)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    return losses
 
 
 def value_loss(

@@ -6,17 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guerdon.objectives import clip, gflownet
+    from guerdon.objectives import clip, denoising, gflownet
     from guerdon.objectives.aggregate import denominator
     from guerdon.objectives.bellman import bellman_loss, conservative_targets, dueling, recovered_rewards
     from guerdon.objectives.classification import decoupled_reward, rewards_as_labels
     from guerdon.objectives.distill import (
+        adaptive_distillation,
         adaptive_strength,
         distillation,
         expected_log_ratio,
         extrapolated_advantages,
+        extrapolated_policy_gradient,
         tilted,
     )
+    from guerdon.objectives.gflownet import reward_balance
     from guerdon.objectives.kl import kl_hinge, kl_penalty
     from guerdon.objectives.likelihood import answer_weights, perplexity
     from guerdon.objectives.logp import chosen_logp
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Critic": "value",
+    "adaptive_distillation": "distill",
     "adaptive_strength": "distill",
     "answer_weights": "likelihood",
     "bellman_loss": "bellman",
@@ -41,6 +45,7 @@ _HOMES = {
     "expected_log_ratio": "distill",
     "explorative": "off_policy",
     "extrapolated_advantages": "distill",
+    "extrapolated_policy_gradient": "distill",
     "hybrid_policy_gradient": "off_policy",
     "importance_ratio": "ratio",
     "kl_hinge": "kl",
@@ -49,16 +54,18 @@ _HOMES = {
     "perplexity": "likelihood",
     "policy_gradient": "policy",
     "recovered_rewards": "bellman",
+    "reward_balance": "gflownet",
     "rewards_as_labels": "classification",
     "tilted": "distill",
     "token_means": "policy",
     "truncated_importance": "off_policy",
 }
 
-_MODULES = ("clip", "gflownet")
+_MODULES = ("clip", "denoising", "gflownet")
 
 __all__ = [
     "Critic",
+    "adaptive_distillation",
     "adaptive_strength",
     "answer_weights",
     "bellman_loss",
@@ -67,12 +74,14 @@ __all__ = [
     "clipped_value_loss",
     "conservative_targets",
     "decoupled_reward",
+    "denoising",
     "denominator",
     "distillation",
     "dueling",
     "expected_log_ratio",
     "explorative",
     "extrapolated_advantages",
+    "extrapolated_policy_gradient",
     "gflownet",
     "hybrid_policy_gradient",
     "importance_ratio",
@@ -82,6 +91,7 @@ __all__ = [
     "perplexity",
     "policy_gradient",
     "recovered_rewards",
+    "reward_balance",
     "rewards_as_labels",
     "tilted",
     "token_means",

@@ -236,3 +236,35 @@ def soft(
     value = 4 / temperature * torch.sigmoid(temperature * (ratio - 1)) * advantages
     never = torch.zeros_like(value, dtype=torch.bool)
     return Surrogate(value, never, never)
+
+
+def saturating(
+    ratio: Float[Tensor, "n _"],
+    logp: Float[Tensor, "n t"],
+    advantages: Float[Tensor, "n t"],
+    *,
+    gamma: float = 0.1,
+) -> Surrogate:
+    """r/(r + γ)·A: where r is small it counts 1/γ-fold, and where it is large it hardly moves any more.
+
+    For tokens of another hand, whose density is not known. With the ratio "probability" the weight of a token's
+    gradient is γπ/(π + γ)², largest at π = γ; that of π·A is π, which learns least of what the policy does not do yet.
+
+    Args:
+        ratio, logp, advantages: as for every rule.
+        gamma: γ > 0, the ratio at which half of the most is reached.
+
+    Raises:
+        ValueError: if γ is not positive.
+
+    Source: policy shaping of LUFFY (arXiv 2504.14945), γ = 0.1; our reading of what SCOPE (2602.24110) does with the
+    steps of its mender.
+
+    >>> saturating(torch.tensor([[0.1, 0.9]]), torch.zeros(1, 2), torch.ones(1, 2)).value
+    tensor([[0.5000, 0.9000]])
+    """
+    if not gamma > 0:
+        raise ValueError(f"gamma must be positive, got {gamma}")
+    value = ratio / (ratio + gamma) * advantages
+    never = torch.zeros_like(value, dtype=torch.bool)
+    return Surrogate(value, never, never)

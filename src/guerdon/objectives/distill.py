@@ -10,6 +10,10 @@ from torch import Tensor
 
 from guerdon.objectives.aggregate import Aggregate
 from guerdon.objectives.aggregate import denominator as denominator_of
+from guerdon.objectives.clip import Rule, ppo
+from guerdon.objectives.off_policy import truncated_importance
+from guerdon.objectives.policy import policy_gradient
+from guerdon.objectives.ratio import Ratio
 
 
 def tilted(
@@ -226,6 +230,128 @@ def extrapolated_advantages(
     if ref_logp is not None and strength != 1.0:
         advantages = advantages + (strength - 1) * (teacher_logp.detach().to(wide) - ref_logp.detach().to(wide))
     return torch.where(mask, advantages, 0.0)
+
+
+def extrapolated_policy_gradient(
+    logp: Float[Tensor, "n t"],
+    old_logp: Float[Tensor, "n t"],
+    teacher_logp: Float[Tensor, "n t"],
+    mask: Bool[Tensor, "n t"],
+    *,
+    ref_logp: Float[Tensor, "n t"] | None = None,
+    sampler_logp: Float[Tensor, "n t"] | None = None,
+    strength: float = 1.0,
+    cap: float = 5.0,
+    ratio: Ratio = "token",
+    clip: Rule = ppo,
+    aggregate: Aggregate = "token-mean",
+    length: int | None = None,
+    kl: Float[Tensor, "n t"] | None = None,
+    denominator: float | Float[Tensor, "*n"] | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    r"""On-policy distillation: `policy_gradient` with `extrapolated_advantages`; no reward is looked at.
+
+    Args:
+        logp, old_logp, mask, ratio, clip, aggregate, length, kl, denominator: as for `policy_gradient`.
+        teacher_logp, ref_logp, strength: as for `extrapolated_advantages`.
+        sampler_logp: as the sampler reported them, for the weight min(π_old/μ, cap); None: the sampler is π_old.
+        cap: the largest weight; see `truncated_importance`.
+
+    Returns:
+        The loss, and the sums of `policy_gradient`, with "teacher_advantage" (that of the advantages) beside them: at
+        strength 1 its mean estimates −KL(π_old ‖ teacher).
+
+    Raises:
+        ValueError: as the three functions it is made of.
+
+    Source: G-OPD and ExOPD (arXiv 2602.12125).
+
+    >>> old, teacher = torch.tensor([[[0.2]], [[0.4]]]).log()
+    >>> loss, _ = extrapolated_policy_gradient(old, old, teacher, old < 0)
+    >>> round(loss.item(), 4)
+    -0.6931
+    """
+    advantages = extrapolated_advantages(old_logp, teacher_logp, mask, ref_logp=ref_logp, strength=strength)
+    weight = None if sampler_logp is None else truncated_importance(old_logp, sampler_logp, mask, cap=cap)
+    loss, sums = policy_gradient(
+        logp,
+        old_logp,
+        advantages,
+        mask,
+        ratio=ratio,
+        clip=clip,
+        aggregate=aggregate,
+        length=length,
+        kl=kl,
+        denominator=denominator,
+        off_policy=weight,
+    )
+    return loss, sums | {"teacher_advantage": advantages.sum()}
+
+
+def adaptive_distillation(
+    logits: Float[Tensor, "n t v"],
+    teacher: Float[Tensor, "n t v"],
+    anchor: Float[Tensor, "n t v"],
+    mask: Bool[Tensor, "n t"],
+    *,
+    contrast: bool = True,
+    slope: float = 15.0,
+    floor: float = 1e-3,
+    beta: float = 0.1,
+    direction: Literal["reverse", "forward"] = "reverse",
+    temperature: float = 1.0,
+    aggregate: Aggregate = "sequence-mean",
+    length: int | None = None,
+    denominator: float | Float[Tensor, "*n"] | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    r"""Distil a mixture of two models, chosen at every token by how far they disagree: the reward of a tuned model.
+
+        loss = `distillation` towards π*, times β/w        w = `adaptive_strength`(teacher, anchor)
+        π* ∝ teacher^{1+w} anchor^{−w}  with contrast,  anchor^{1−w} teacher^w  without
+
+    Slope 0 makes w the constant `floor`.
+
+    Args:
+        logits: of the policy; the only argument with gradients.
+        teacher: logits of the model tuned to the preferences, by DPO say.
+        anchor: of the model tuned to their reverse, with contrast; of what the teacher was tuned from, without.
+        mask: True at the written tokens.
+        contrast: go beyond the teacher, away from the anchor.
+        slope, floor: as for `adaptive_strength`.
+        beta: β of the tuning.
+        direction, temperature, aggregate, length, denominator: as for `distillation`.
+
+    Returns:
+        The loss, and sums over the written tokens, detached: "tokens", "teacher_kl" (of π and π*, without weight),
+        "strength" (w) and "token_reward" (`expected_log_ratio`).
+
+    Raises:
+        ValueError: as the functions it is made of.
+
+    Source: AlignDistil (arXiv 2503.02832), with the numbers of its scripts.
+
+    >>> logits = torch.tensor([[[0.8, 0.2]]]).log()
+    >>> adaptive_distillation(logits, logits, logits, torch.tensor([[True]]))[0].abs()
+    tensor(0.)
+    """
+    strength = adaptive_strength(teacher, anchor, slope=slope, floor=floor)
+    target = tilted(teacher.detach(), anchor.detach(), strength=strength + 1 if contrast else strength)
+    loss, sums = distillation(
+        logits,
+        target,
+        mask,
+        direction=direction,
+        temperature=temperature,
+        weight=beta / strength,
+        aggregate=aggregate,
+        length=length,
+        denominator=denominator,
+    )
+    with torch.no_grad():
+        reward = expected_log_ratio(logits[mask], teacher[mask], anchor[mask], beta=beta)
+    seen = {"tokens": sums["tokens"], "teacher_kl": sums["kl"]}
+    return loss, seen | {"strength": strength[mask].sum(), "token_reward": reward.sum()}
 
 
 def _check_pair(first: Tensor, second: Tensor, *names: str) -> None:

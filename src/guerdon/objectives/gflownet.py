@@ -139,6 +139,54 @@ def trajectory_balance(
     return loss, {"trajectories": number, "log_z": torch.where(counted, estimate.detach(), 0.0).sum()}
 
 
+def reward_balance(
+    logp: Float[Tensor, "n t"],
+    rewards: Float[Tensor, "n"],
+    mask: Bool[Tensor, "n t"],
+    *,
+    groups: Int[Tensor, "n"],
+    rows: Bool[Tensor, "n"],
+    ref_logp: Float[Tensor, "n t"] | None = None,
+    kind: Literal["exp", "floor"] = "exp",
+    temperature: float = 1.0,
+    floor: float = 1e-3,
+    denominator: float | Float[Tensor, ""] | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    r"""`trajectory_balance` of rollouts of a language policy, in its variance form within each prompt.
+
+    The loss is 0 exactly when the policy writes in proportion to `log_reward`'s R or, with a reference, to π_ref · R:
+    at kind "exp" that is the optimum of KL-regularised RL with β = T, without a learned log Z.
+
+    Args:
+        logp: log-probabilities of the tokens under the policy, in nats; the only argument with gradients.
+        rewards: one per rollout.
+        mask: True at the tokens written by the policy.
+        groups: rows with equal numbers answer the same prompt.
+        rows: rollouts with a score.
+        ref_logp: under the reference; None: a uniform one.
+        kind, temperature, floor: as for `log_reward`.
+        denominator: the number of rollouts with a score of the whole batch, where this is a part of it.
+
+    Returns:
+        The loss, and the sums of `trajectory_balance`, with "tokens" beside them.
+
+    Raises:
+        ValueError: as `log_reward` and `trajectory_balance`.
+
+    Source: the variance form as in GFlowVLM (arXiv 2503.06514); with the reference it is TBA's objective (2503.18929).
+
+    >>> half, two = torch.tensor([[0.5], [0.5]]).log(), torch.ones(2, dtype=bool)
+    >>> reward_balance(half, torch.tensor([0.0, 2.0]), two[:, None], groups=torch.zeros(2, dtype=int), rows=two)[0]
+    tensor(1.)
+    """
+    target = log_reward(rewards, kind=kind, temperature=temperature, floor=floor)
+    behind = None if ref_logp is None else ref_logp.detach()
+    loss, sums = trajectory_balance(
+        logp, target, mask, groups=groups, backward_logp=behind, rows=rows, denominator=denominator
+    )
+    return loss, sums | {"tokens": mask.sum().to(loss)}
+
+
 def subtrajectory_balance(
     forward_logp: Float[Tensor, "n t"],
     stop_logp: Float[Tensor, "n t+1"],

@@ -77,13 +77,16 @@ def kl_hinge(
     kind: Literal["k1", "k3"] = "k1",
     limit: float = 1e-4,
     coefficient: float = 1e3,
+    mean: float | Float[Tensor, ""] | None = None,
+    denominator: float | Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     r"""A wall around the policy that wrote the batch: nothing within `limit`, a squared penalty beyond.
 
         loss = β/2 · max(KL − δ, 0)²        KL = the mean over written tokens of an estimate of KL(π_old ‖ π)
 
-    It holds for a batch as a whole: the square of a mean is not a sum over rows, so the losses of micro-batches do not
-    add up to that of the batch. The estimate k1 can be negative by chance; then there is no penalty.
+    It holds for a batch as a whole: the square of a mean is not a sum over rows. The losses of micro-batches add up to
+    that of the batch, in value and gradient, where each is told the KL of all of it. The estimate k1 can be negative by
+    chance; then there is no penalty.
 
     Args:
         logp: log-probabilities under the policy, in nats.
@@ -92,12 +95,14 @@ def kl_hinge(
         kind: "k1", old_logp − logp, or "k3", eᵈ − d − 1 with d = logp − old_logp, which is never negative.
         limit: δ ≥ 0, in nats per token.
         coefficient: β ≥ 0, per nat².
+        mean: the KL of the whole batch, where this is a part of it.
+        denominator: its number of written tokens.
 
     Returns:
         The penalty; its gradient is β · max(KL − δ, 0) · ∇KL.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or only one of mean and denominator is given.
 
     Source: the constraint of DisCO (arXiv 2505.12366) and DRPO (2510.04474), whose code has the same gradient beside
     another value, β (KL − δ) KL.
@@ -112,5 +117,10 @@ def kl_hinge(
     wide = torch.promote_types(logp.dtype, torch.float32)
     difference = torch.where(mask, logp.to(wide), 0.0) - torch.where(mask, old_logp.detach().to(wide), 0.0)
     estimate = -difference if kind == "k1" else safe_exp(difference) - difference - 1
-    mean = estimate.sum() / mask.sum().clamp(min=1)
-    return 0.5 * coefficient * torch.relu(mean - limit) ** 2
+    if (mean is None) != (denominator is None):
+        raise ValueError("a part of a batch needs the KL of the whole and its number of tokens: mean and denominator")
+    if mean is None or denominator is None:
+        return 0.5 * coefficient * torch.relu(estimate.sum() / mask.sum().clamp(min=1) - limit) ** 2
+    beyond = torch.relu(torch.as_tensor(mean, device=estimate.device).to(estimate) - limit)
+    moving = coefficient * beyond * (estimate - estimate.detach())
+    return torch.where(mask, moving + 0.5 * coefficient * beyond**2, 0.0).sum() / denominator

@@ -5,7 +5,32 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["choice", "code", "format", "likelihood", "math", "probe", "relevance", "text", "tools"]
+__all__ = [
+    "agreement",
+    "caption",
+    "choice",
+    "code",
+    "embedding",
+    "format",
+    "geometry",
+    "graphics",
+    "grounding",
+    "hdl",
+    "image",
+    "likelihood",
+    "math",
+    "pattern",
+    "probe",
+    "recorded",
+    "relevance",
+    "sql",
+    "text",
+    "tools",
+    "transit",
+    "turns",
+    "video",
+    "watermark",
+]
 
 
 def __getattr__(name: str) -> Any:

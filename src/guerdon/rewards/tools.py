@@ -1,9 +1,15 @@
-"""The verifier of tool calls: are they the right ones, with the right arguments, in the right order?"""
+"""The verifier of tool calls: are they the right ones, with the right arguments, in the right order?
+
+And what can be said of calls without knowing the right ones: how many there are, whether each turn is well formed,
+whether the last one went well.
+"""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +18,7 @@ from guerdon.algebra import reward
 from guerdon.core.errors import Abstain
 from guerdon.core.parsing import Completion, read_json, shown, text_of
 
-__all__ = ["calls"]
+__all__ = ["calls", "count", "layout", "parameters", "settled"]
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
@@ -56,8 +62,9 @@ def calls(
         'ignore'   1
 
     Calls are read from the messages' `tool_calls` (OpenAI's form, arguments as JSON text or as a mapping), and from
-    `<tool_call>{"name": …, "arguments": {…}}</tool_call>` in the text of messages without (Hermes' form); what
-    is thought does not count. What cannot be read is no call, yet it was made: it matches nothing.
+    `<tool_call>{"name": …, "arguments": {…}}</tool_call>` in the text of messages without (Hermes' form; a tag may hold
+    several, one a line); what is thought does not count. What cannot be read is no call, yet it was made: it matches
+    nothing.
 
     Args:
         completion: the reply: text or chat messages.
@@ -94,6 +101,210 @@ def calls(
     share = 2 * matched / total if total else 1.0
     details = {"made": len(made), "matched": matched, "unreadable": made.count(None)}
     return (share if credit == "share" else float(len(made) == len(expected) == matched)), details
+
+
+@reward(range=(-1, 1))
+def parameters(
+    completion: Completion,
+    tool_calls: Any,
+    *,
+    none: Literal["neutral", "refuse"] = "neutral",
+    surplus: Literal["charged", "names"] = "charged",
+    tolerance: float = 0.0,
+) -> tuple[float, dict[str, Any]]:
+    r"""How right the calls are, by their names, the names of their parameters and each value: from −1 to 1.
+
+        2 S/S_max − 1        S = J(names) + Σ_g max (J(keys) + |equal values|)        S_max = 1 + Σ_g (1 + |keys of g|)
+
+    with J the Jaccard index of multisets, Σ min / Σ max, and each expected call g matched with at most one that was
+    made, of the same name, such that S is largest. S_max is that of the calls made, if they are more.
+
+    Of the reward `calls`, it is the finest grain: every key and every value has its share. Scaled and scheduled
+    with `>> shaping.anneal(start=2, end=3, until=…)`, the floor moves with the top.
+
+    Args:
+        completion: the reply: text or chat messages; see `calls`.
+        tool_calls: the calls expected; see `calls`.
+        none: where no call is expected, any reply earns 0 (the source's 'neutral': whether it calls is left to the
+            format), or a call is 'refuse'd with −1 and none earns 1.
+        surplus: whether calls and parameters beyond those expected are 'charged' in S_max, or lower J alone. By the
+            latter, the source's, making every call there is earns more than one wrong value costs.
+        tolerance: see `calls`.
+
+    Returns:
+        The score, and as details S, S_max, how many calls were made and not readable. A reply with a call that cannot
+        be read, or without any where one is expected, earns −1.
+
+    Raises:
+        Abstain: if the expected calls are missing or not readable.
+
+    >>> from guerdon.rewards import tools
+    >>> right = [{"name": "f", "arguments": {"a": 1, "b": 2}}]
+    >>> made = '<tool_call>{"name": "f", "arguments": {"a": 1, "b": 3}}</tool_call>'
+    >>> tools.parameters().evaluate(made, right)[0]  # S = 1 + 1 + 1 of 4
+    0.5
+
+    Source: the correctness reward of ToolRL (qiancheng0/ToolRL; arXiv 2504.13958), there times 3; it matches greedily.
+    """
+    expected, made = _expected(tool_calls), _made(completion)
+    readable = [call for call in made if call is not None]
+    details = {"made": len(made), "unreadable": len(made) - len(readable), "matched": 0.0, "most": 0.0}
+    if not expected:
+        score = 0.0 if none == "neutral" else -1.0 if made else 1.0
+        return (-1.0 if details["unreadable"] else score), details
+    most = _most(expected) if surplus == "names" else max(_most(expected), _most(readable))
+    details["most"] = most
+    if not readable or len(readable) < len(made):
+        return -1.0, details
+    shared = [[_shared(a, b, tolerance) for b in expected] for a in readable]
+    named = _jaccard((call.name for call in readable), (call.name for call in expected))
+    details["matched"] = named + _assigned(np.array(shared))
+    return 2 * details["matched"] / most - 1, details
+
+
+def _most(calls: Sequence[Call]) -> float:
+    return 1.0 + sum(1 + len(call.arguments) for call in calls)
+
+
+def _shared(made: Call, expected: Call, tolerance: float) -> float:
+    if made.name != expected.name:
+        return 0.0
+    both = made.arguments.keys() & expected.arguments.keys()
+    equal = sum(_equal(made.arguments[key], expected.arguments[key], tolerance) for key in both)
+    return _jaccard(made.arguments.keys(), expected.arguments.keys()) + equal
+
+
+def _jaccard(first: Iterable[str], second: Iterable[str]) -> float:
+    one, other = Counter(first), Counter(second)
+    either = (one | other).total()
+    return (one & other).total() / either if either else 1.0
+
+
+@reward(range=(0, math.inf))
+def count(completion: Completion, *, names: tuple[str, ...] = ()) -> tuple[float, dict[str, Any]]:
+    """How many calls the completion makes: a raw number, to be shaped.
+
+    `tools.count() >> shaping.clip(high=1)` says whether there is any. A call that cannot be read counts only where
+    any name does.
+
+    Args:
+        completion: the reply: text or chat messages; see `calls`.
+        names: the tools whose calls count; none for all.
+
+    Returns:
+        The number, and as a detail how often each tool is called.
+
+    >>> from guerdon.rewards import tools
+    >>> reply = '<tool_call>{"name": "zoom"}</tool_call><tool_call>{"name": "search"}</tool_call>'
+    >>> tools.count().evaluate(reply)[0], tools.count(names=("zoom",)).evaluate(reply)[0]
+    (2.0, 1.0)
+
+    Source: the number of visual operations in Pixel Reasoner (arXiv 2505.15966).
+    """
+    made = _made(completion)
+    called = Counter(call.name for call in made if call is not None)
+    total = sum(called[name] for name in set(names)) if names else len(made)
+    return float(total), {"called": dict(called)}
+
+
+@reward(range=(0, 1))
+def layout(completion: Completion, *, most: int | None = None) -> tuple[float, dict[str, Any]]:
+    """1 if every turn of the assistant is well formed, else 0: calls first, an answer at the end.
+
+    Each turn thinks once, in `<think>…</think>`. Then every turn but the last makes one call, in tags or in the
+    message's `tool_calls`, and answers nothing; the last one answers once, in `<answer>…</answer>`, and calls nothing.
+    A reply in one turn that answers directly is well formed. One that calls and answers in the same turn is not: it
+    would be paid for whichever was right.
+
+    Args:
+        completion: the reply: text or chat messages.
+        most: so many calls at most; None for any number.
+
+    Returns:
+        The score, and as a detail what is wrong first: None if nothing.
+
+    >>> from guerdon.rewards import tools
+    >>> tools.layout().evaluate("<think>A cat.</think><answer>cat</answer>")
+    (1.0, {'problem': None})
+
+    Source: the format reward of VisionThink (dvlab-research/VisionThink).
+    """
+    problem = _misformed(completion, most)
+    return float(problem is None), {"problem": problem}
+
+
+def _misformed(completion: Completion, most: int | None) -> str | None:
+    text_of(completion)  # raises if this is no completion
+    messages = [{"content": completion}] if isinstance(completion, str) else completion
+    turns = [message for message in messages if message.get("role", "assistant") == "assistant"]
+    if not turns:
+        return "no turn of the assistant"
+    if most is not None and len(turns) - 1 > most:
+        return f"{len(turns) - 1} calls, {most} at most"
+    for place, message in enumerate(turns, 1):
+        text = text_of([message])
+        thoughts, answers, written = (_pairs(text, name) for name in ("think", "answer", "tool_call"))
+        structured = message.get("tool_calls")
+        listed = len(structured) if isinstance(structured, Sequence) and not isinstance(structured, str) else 0
+        if thoughts != 1:
+            return f"turn {place}: does not think once"
+        if written is None or answers is None:
+            return f"turn {place}: tags are not closed"
+        last = place == len(turns)
+        if written + listed != (0 if last else 1):
+            return f"turn {place}: {written + listed} calls"
+        if answers != (1 if last else 0):
+            return f"turn {place}: {answers} answers"
+    return None
+
+
+def _pairs(text: str, name: str) -> int | None:
+    """How many times a tag is opened and closed with something in it; None if these do not alternate."""
+    marks = list(re.finditer(f"</?{name}>", text))
+    opened, closed = marks[::2], marks[1::2]
+    if len(opened) != len(closed) or any(mark[0] != f"<{name}>" for mark in opened):
+        return None
+    if any(mark[0] != f"</{name}>" for mark in closed):
+        return None
+    filled = all(text[a.end() : b.start()].strip() for a, b in zip(opened, closed, strict=True))
+    return len(opened) if filled else None
+
+
+def _errors(error: str, **options: object) -> tuple[str, ...]:
+    try:
+        re.compile(error)
+    except re.error as problem:
+        raise ValueError(f"settled: the pattern {error!r} is no regular expression: {problem}") from None
+    return ()
+
+
+@reward(range=(0, 1), requires=_errors)
+def settled(completion: Completion, *, error: str = r"(?i)\A\s*(?:error|execution failed|traceback)") -> float:
+    """1 unless the last result of a tool is an error: what follows one that was never repaired rests on nothing.
+
+    As a condition, `gate(tools.settled(), then=correct)`, it takes the reward from answers that were guessed after a
+    call had failed. Each rollout is judged by its own results.
+
+    Args:
+        completion: chat messages, of which those of role 'tool' are results; a text has none, and is settled.
+        error: a regular expression that is searched in the last result.
+
+    Raises:
+        ValueError: at once, if the pattern does not compile.
+
+    >>> from guerdon.rewards import tools
+    >>> failed = [{"role": "tool", "content": "Error: no such frame"}, {"role": "assistant", "content": "A cat."}]
+    >>> tools.settled().evaluate(failed), tools.settled().evaluate("A cat.")
+    (0.0, 1.0)
+
+    Source: the unrepaired calls of Pixel Reasoner (TIGER-AI-Lab/Pixel-Reasoner; arXiv 2505.15966).
+    """
+    text_of(completion)  # raises if this is no completion
+    if isinstance(completion, str):
+        return 1.0
+    results = [message for message in completion if message.get("role") == "tool"]
+    said = text_of([{**results[-1], "role": "assistant"}]) if results else ""
+    return float(re.search(error, said) is None)
 
 
 def _likeness(made: Call | None, expected: Call, arguments: str, tolerance: float) -> float:
@@ -192,8 +403,15 @@ def _written(text: str) -> list[Call | None]:
     _, *pieces = _THOUGHT.sub("", text).split(OPEN)
     for piece in pieces:
         content, closed, _ = piece.partition(CLOSE)
-        made.append(_call(content) if closed else None)
+        made += [_call(line) for line in _lines(content)] if closed else [None]
     return made
+
+
+def _lines(content: str) -> list[str]:
+    """What stands in one tag: a call, or several of one line each; broken lines behind a good one are calls as well."""
+    lines = [line for line in content.splitlines() if line.strip()]
+    several = len(lines) > 1 and _read(content) is None and _read(lines[0]) is not None
+    return lines if several else [content]
 
 
 def _call(written: Any) -> Call | None:

@@ -33,6 +33,7 @@ _PACKAGES = "/packages"
 _CODE = "/guerdon"
 _LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/lib32", "/lib", "/lib64", "/lib32", "/usr/local/lib")
 _FILES = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
+_BESIDE = {"yosys": "share/yosys"}  # what tools read; they look for it from where /proc/self/exe says they are
 _SPARE_USERS = 60_000  # at the end of the user ids there are, from which each sandbox takes one
 
 
@@ -195,6 +196,10 @@ def _mounts(packages: Sequence[str], tools: Sequence[str]) -> Iterator[str]:
         if installed is None:
             raise GuerdonError(f"the command {tool!r} is not installed")
         yield from ("--ro-bind", os.path.realpath(installed), f"/usr/bin/{tool}")
+        if beside := _BESIDE.get(tool):  # a run's /proc is /nothing
+            yield from ("--ro-bind-try", str(Path(installed).resolve().parents[1] / beside), f"/usr/{beside}")
+            yield from ("--perms", "0755", "--dir", "/nothing/self")
+            yield from ("--symlink", f"/usr/bin/{tool}", "/nothing/self/exe")
     yield from ("--symlink", "usr/bin", "/bin", "--proc", "/proc")
     for device in ("null", "zero", "full", "random", "urandom"):
         yield from ("--dev-bind", f"/dev/{device}", f"/dev/{device}")

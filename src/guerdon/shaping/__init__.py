@@ -8,17 +8,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from guerdon.shaping.groups import pool, top_groups
+from guerdon.shaping.groups import curiosity, pool, top_groups
+from guerdon.shaping.kinds import onto
 from guerdon.shaping.length import brevity, overlong
 from guerdon.shaping.length_group import group_length
 from guerdon.shaping.length_history import history_length
 from guerdon.shaping.length_target import monitored_length, target_length
+from guerdon.shaping.noise import flip
 from guerdon.shaping.normalization import normalize, tilt
 from guerdon.shaping.pointwise import bound, center, clip, quantize, threshold
 from guerdon.shaping.reference import relative
 from guerdon.shaping.schedule import anneal
 from guerdon.shaping.shaper import Shaper
-from guerdon.shaping.steps import delta, needed, pin_last
+from guerdon.shaping.steps import delta, gain, needed, pin_last
+from guerdon.shaping.teams import team_spirit
 from guerdon.shaping.uncertainty import trust
 
 if TYPE_CHECKING:
@@ -32,13 +35,17 @@ __all__ = [
     "brevity",
     "center",
     "clip",
+    "curiosity",
     "delta",
+    "flip",
+    "gain",
     "group_length",
     "history_length",
     "implicit_gradient",
     "monitored_length",
     "needed",
     "normalize",
+    "onto",
     "overlong",
     "pin_last",
     "pool",
@@ -46,6 +53,7 @@ __all__ = [
     "reinforce_update",
     "relative",
     "target_length",
+    "team_spirit",
     "threshold",
     "tilt",
     "top_groups",

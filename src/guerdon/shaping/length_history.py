@@ -71,7 +71,7 @@ class history_length(LengthReward):
     def observe(self, scores: Scores, context: Context) -> None:
         """Remember the lengths of a training step's correct answers, by the id of their prompt."""
         rollouts = context.require_rollouts()
-        lengths, correct = rollouts.lengths(self.unit), self._correct(scores)
+        lengths, correct = self._lengths(rollouts), self._correct(scores)
         for row in np.flatnonzero(correct):
             identity, length = rollouts.ids[int(row)], float(lengths[row])
             count, total, least = self.state.get(identity, (0.0, 0.0, length))

@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float
 from guerdon.core import arrays
 from guerdon.core.arrays import like, to_numpy
 from guerdon.core.context import Context
+from guerdon.core.parsing import Passage, passage, text_of
 from guerdon.core.protocols import Range
+from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.shaping.length import Unit, check_unit
 from guerdon.shaping.shaper import Shaper
@@ -79,10 +81,14 @@ class LengthReward(Shaper):
         tolerance: τ ≥ 0, the excess that costs nothing, in widths.
         above: a score above it is correct, exclusive as in `gate`. An abstention is neither.
         unit: what lengths count.
+        within: whose length it is: see `text.exact`. Of another passage than the whole completion, in 'characters' or
+            'words'; one that is not there has length 0. An answer that is padded is then no matter of how long was
+            thought.
 
     Raises:
-        ValueError: for another curve, wrong, apply or unit; a weight or tolerance that is negative; a floor above
-            0; "explore" with another curve than "step"; or "multiply" with w · floor < −1, or on negative scores.
+        ValueError: for another curve, wrong, apply, unit or passage; a passage in tokens; a weight or tolerance that is
+            negative; a floor above 0; "explore" with another curve than "step"; or "multiply" with w · floor < −1, or
+            on negative scores.
     """
 
     curve: Curve = "linear"
@@ -94,15 +100,18 @@ class LengthReward(Shaper):
     tolerance: float = 0.0
     above: float = 0.5
     unit: Unit = "tokens"
+    within: Passage = "completion"
 
     level = "rollout"
 
     def __post_init__(self) -> None:
-        for name, choices in (("curve", Curve), ("wrong", Wrong), ("apply", Apply)):
+        for name, choices in (("curve", Curve), ("wrong", Wrong), ("apply", Apply), ("within", Passage)):
             known = get_args(choices)
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is one of {', '.join(map(repr, known))}, got {getattr(self, name)!r}")
         check_unit(self.unit)
+        if self.unit == "tokens" and self.within != "completion":
+            raise ValueError(f"the length within {self.within!r} is counted in 'characters' or 'words'")
         if not (0 <= self.weight < math.inf and 0 <= self.tolerance < math.inf) or math.isnan(self.above):
             raise ValueError(
                 f"weight and tolerance must not be negative, got {self.weight} and {self.tolerance}; above is a "
@@ -135,7 +144,7 @@ class LengthReward(Shaper):
 
     def __call__(self, scores: Scores, context: Context) -> Scores:
         rollouts = context.require_rollouts()
-        lengths = rollouts.lengths(self.unit).astype(np.float64)
+        lengths = self._lengths(rollouts)
         values = scores.read(0.0)
         correct = self._correct(scores)
         standard = self._standard(lengths, correct, scores, context)
@@ -162,6 +171,12 @@ class LengthReward(Shaper):
     ) -> Standard:
         """What each length is held against."""
         raise NotImplementedError
+
+    def _lengths(self, rollouts: Rollouts) -> Float[np.ndarray[Any, Any], "n"]:
+        if self.within == "completion":
+            return rollouts.lengths(self.unit).astype(np.float64)
+        texts = [passage(text_of(spoken), self.within) or "" for spoken in rollouts.column("completion")]
+        return np.array([len(text.split()) if self.unit == "words" else len(text) for text in texts], np.float64)
 
     def _correct(self, scores: Scores) -> Bool[np.ndarray[Any, Any], "n"]:
         return np.asarray(to_numpy(scores.valid) & (to_numpy(scores.read(0.0)) > self.above))

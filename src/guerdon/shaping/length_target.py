@@ -191,7 +191,7 @@ class monitored_length(LengthReward):
         held_out = not context.training
         if held_out != (self.monitor == "held-out") or (context.training and context.step % self.every):
             return
-        lengths = context.require_rollouts().lengths(self.unit)
+        lengths = self._lengths(context.require_rollouts())
         band = band_of(self._correct(scores), scores, context, self.bands)
         there = to_numpy(scores.valid)
         inside = there & (band == np.arange(len(self.coverage))[:, None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -148,67 +149,94 @@ class threshold(Shaper):
     """Keep scores from a threshold on, and flatten those below it: r' = r where r ≥ t, else slope · r.
 
     Small differences below the threshold are often noise: a probability that reasoning hardly changes, a
-    similarity of unrelated texts.
+    similarity of unrelated texts. Those near the top may be noise too: with `full`, r' = 1 where r > full.
 
     Args:
         at: t, in the unit of the score.
         slope: of what is below; 0 leaves none of it, 0.01 is a leaky threshold.
+        full: a score above it is as good as can be, 1; None: scores are kept however high.
 
     Raises:
-        ValueError: if `at` or `slope` is not finite, or the slope negative.
+        ValueError: if `at`, `slope` or `full` is not finite, the slope negative, or `full` below `at`.
 
     >>> from guerdon import Scores, Context
     >>> threshold(at=0.5)(Scores.of([-0.2, 0.4, 0.7]), Context()).read(0.0)
     array([-0. ,  0. ,  0.7])
 
-    Source: the shapings threshold_t and leaky_t of RLPR's release (arXiv 2506.18254).
+    Source: the shapings threshold_t and leaky_t of RLPR's release (arXiv 2506.18254); with `full`, the discretised
+    recall and precision of Vision-R1 (2503.18013).
     """
 
     at: float = 0.0
     slope: float = 0.0
+    full: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.at) and 0 <= self.slope < math.inf):
             raise ValueError(f"at must be finite and slope not negative, got {self.at} and {self.slope}")
+        if self.full is not None and not self.at <= self.full < math.inf:
+            raise ValueError(f"full must be finite and not below at, got {self.full} and {self.at}")
 
     def range(self, inner: Range) -> Range:
         below = min(inner[1], self.at)
         ends = [self.slope * end if self.slope else 0.0 for end in (inner[0], below)] if inner[0] < self.at else []
-        ends += [max(inner[0], self.at), inner[1]] if inner[1] >= self.at else []
+        kept = inner[1] if self.full is None else min(inner[1], self.full)
+        ends += [max(inner[0], self.at), kept] if kept >= max(inner[0], self.at) else []
+        ends += [1.0] if self.full is not None and inner[1] > self.full else []
         return min(ends), max(ends)
 
     def __call__(self, scores: Scores, context: Context) -> Scores:
         values = scores.read(0.0)
-        return scores.with_values(where(values >= self.at, values, self.slope * values))
+        shaped = where(values >= self.at, values, self.slope * values)
+        return scores.with_values(shaped if self.full is None else where(values > self.full, 1.0, shaped))
 
 
 @dataclass(frozen=True)
 class quantize(Shaper):
     """Round scores to the nearest of evenly spaced levels: r' = round(k r) / k; a tie goes to the even level.
 
+    Or to the share of some thresholds that they reach, nested zones around what is best:
+
+        r' = |{j : r ≥ tⱼ}| / K
+
+    Within a zone all scores are equal, so that noise smaller than the zone has no gradient.
+
     Args:
         bins: k, levels per unit of score. Gradients of a rounded score are 0.
+        at: t₁ < … < t_K, in the unit of the score, instead of `bins`.
 
     Raises:
-        ValueError: if k < 1.
+        ValueError: if k < 1, or the thresholds are not finite or do not rise.
 
     >>> from guerdon import Scores, Context
     >>> quantize(bins=4)(Scores.of([0.1, 0.3, 0.9]), Context()).read(0.0)
     array([0.  , 0.25, 1.  ])
+    >>> quantize(at=(0.25, 0.5, 0.75, 1.0))(Scores.of([0.1, 0.3, 0.9]), Context()).read(0.0)
+    array([0.  , 0.25, 0.75])
 
-    Source: the discrete rewards bin_k of RLPR's release (arXiv 2506.18254).
+    Source: the discrete rewards bin_k of RLPR's release (arXiv 2506.18254); thresholds: the zones of Sweet Spot
+    Learning (2601.22491), four of them uniform.
     """
 
     bins: int = 10
+    at: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.bins < 1:
             raise ValueError(f"bins must be at least 1, got {self.bins}")
+        if not all(map(math.isfinite, self.at)) or any(a >= b for a, b in pairwise(self.at)):
+            raise ValueError(f"thresholds are finite and rise, got {self.at}")
 
     def range(self, inner: Range) -> Range:
-        low, high = (float(np.round(end * self.bins)) / self.bins for end in inner)
+        if self.at:
+            low, high = (sum(end >= t for t in self.at) / len(self.at) for end in inner)
+        else:
+            low, high = (float(np.round(end * self.bins)) / self.bins for end in inner)
         return low, high
 
     def __call__(self, scores: Scores, context: Context) -> Scores:
+        if self.at:
+            reached = sum(where(scores.read(0.0) >= t, 1.0, 0.0 * scores.read(0.0)) for t in self.at)
+            return scores.with_values(reached / len(self.at))
         values = scores.read(0.0) * self.bins
         return scores.with_values((values.round() if is_tensor(values) else np.round(values)) / self.bins)

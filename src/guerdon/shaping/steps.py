@@ -49,6 +49,57 @@ class delta(Shaper):
 
 
 @dataclass(frozen=True)
+class gain(Shaper):
+    """Pay each step for what it is worth more than the one before: Fₜ = γ Φₜ − Φₜ₋₁, and 0 for the first.
+
+    Scores are then a potential Φ: any estimate of how well things stand, and no longer a wage for standing well. The
+    discounted sum telescopes to γᵀ Φ_T − Φ_0, whatever lies between, so that going in circles earns nothing; added to
+    the rewards of events, it leaves the best policy as it is where Φ is 0 at the end of an episode, as after
+    `pin_last()`. `delta` looks ahead and pays what is left; `credit.progress` is this on tensors of a trainer.
+
+    A step whose former one abstains abstains.
+
+    Args:
+        gamma: γ in [0, 1], the discount that the policy is trained with.
+        losses: a factor ≥ 0 on negative F. Below 1 a circle earns what is not taken back: good only as a start.
+
+    Raises:
+        ValueError: if γ is outside of [0, 1], or the factor is negative or not finite.
+
+    >>> from guerdon import Scores, Context
+    >>> gain(gamma=1.0)(Scores([[0.2, 0.5, 0.4]]), Context()).read(0.0).round(2)
+    array([[ 0. ,  0.3, -0.1]])
+
+    Source: Ng et al. (1999); with `losses`, Lucy-SKG (Enkhai/lucy-utils; arXiv 2305.15801), γ = 0.99.
+    """
+
+    gamma: float = 0.99
+    losses: float = 1.0
+
+    level = "step"
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.gamma <= 1 and 0 <= self.losses < math.inf):
+            raise ValueError(f"gamma lies in [0, 1] and losses is not negative, got {self.gamma} and {self.losses}")
+
+    def range(self, inner: Range) -> Range:
+        least, most = (self.gamma * inner[i] - inner[1 - i] for i in (0, 1))
+        return min(least * (self.losses if least < 0 else 1.0), 0.0), max(most, 0.0)
+
+    def __call__(self, scores: Scores, context: Context) -> Scores:
+        mask = to_numpy(scores.mask)
+        former = mask.shape[1] - 1 - next_steps(mask[:, ::-1])[:, ::-1]
+        first = former >= mask.shape[1]
+        at = like(np.where(first, 0, former), scores.mask)
+        values = scores.read(0.0)
+        change = where(first, 0.0, self.gamma * values - _take(values, at))
+        known = like(first, scores.valid) | _take(scores.valid, at)
+        return scores.with_values(
+            where(change < 0, self.losses * change, change), valid=scores.valid & known
+        )
+
+
+@dataclass(frozen=True)
 class pin_last(Shaper):
     """Give the last step of every rollout a fixed score, whatever it had.
 
@@ -95,7 +146,8 @@ class needed(Shaper):
         r' = 1 + b up to the first such step        r' = 1 + b (1 − L/L_max) after it
 
     For correct rollouts, `gate(correct, then=answered >> needed())`. A rollout in which no step suffices has no
-    redundant one. A step abstains if it cannot be known whether an earlier one sufficed.
+    redundant one. A step abstains if it cannot be known whether an earlier one sufficed. The answer that follows a
+    thought is needed whatever was known before it: say `answer` where it is a step.
 
     Its state is a curriculum. With R the mean share of steps that were needed, each training step moves κ by
     rate · (R − R before); `easy_prompts` says how many prompts that are solved every time belong in the batch, so
@@ -106,6 +158,8 @@ class needed(Shaper):
         limit: L_max, the length at which nothing of the bonus is left; longer ones count as that.
         rate: of κ.
         above: a step with a score above it suffices.
+        answer: the last step of each rollout is its answer, as `models.answered` gives it: paid in full, and no part
+            of the share that was needed. Without, every step after the first that suffices is redundant.
         unit: what lengths count.
 
     Raises:
@@ -116,14 +170,15 @@ class needed(Shaper):
     >>> needed(limit=100, unit="words")(Scores([[0.0, 1.0, 0.0, 1.0]]), batch).read(0.0)
     array([[1.1 , 1.1 , 1.04, 1.04]])
 
-    Source: DECS (pixas/DECS), whose redundant stretch ends with the last redundant token; here it is every step after
-    the first that suffices.
+    Source: DECS (pixas/DECS), whose redundant stretch ends with the last redundant token of the thought: that is
+    `answer`.
     """
 
     bonus: float = 0.1
     limit: int = 16384
     rate: float = 0.2
     above: float = 0.5
+    answer: bool = False
     unit: Unit = "tokens"
     state: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -145,19 +200,25 @@ class needed(Shaper):
     def __call__(self, scores: Scores, context: Context) -> Scores:
         lengths = np.minimum(context.require_rollouts().lengths(self.unit) / self.limit, 1.0)
         suffices = self._suffices(scores)
-        redundant = suffices.cumsum(1) - suffices > 0
+        thought = self._thought(scores)
+        redundant = thought & (suffices.cumsum(1) - suffices > 0)
         missing = to_numpy(scores.abstained)
-        known = redundant | (missing.cumsum(1) - missing == 0)
+        known = redundant | ~thought | (missing.cumsum(1) - missing == 0)
         paid = 1.0 + self.bonus * np.where(redundant, 1.0 - lengths[:, None], 1.0)
         return scores.with_values(like(paid, scores.read(0.0)), valid=scores.valid & like(known, scores.valid))
 
     def _suffices(self, scores: Scores) -> np.ndarray[Any, Any]:
-        return to_numpy(scores.valid) & (to_numpy(scores.read(0.0)) > self.above)
+        return np.asarray(self._thought(scores) & to_numpy(scores.valid) & (to_numpy(scores.read(0.0)) > self.above))
+
+    def _thought(self, scores: Scores) -> np.ndarray[Any, Any]:
+        """True at the steps that can be redundant: all, or all but the answer."""
+        mask = to_numpy(scores.mask)
+        return np.asarray(mask & (next_steps(mask) >= 0) if self.answer else mask)
 
     def observe(self, scores: Scores, context: Context) -> None:
         """Move κ by what the share of needed steps has grown, over rollouts in which some step suffices."""
         suffices = self._suffices(scores)
-        steps = to_numpy(scores.mask).sum(1)
+        steps = self._thought(scores).sum(1)
         rows = suffices.any(1)
         if rows.any():
             # Steps may stand between padding: how many there are up to the first that suffices.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from guerdon.train.run import disk
 
 MANIFEST = "manifest.json"
-TENSORS = ("weights", "optimizer", "reward")
+TENSORS = ("weights", "optimizer", "reward", "critic")
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Checkpoint:
         optimizer: its state.
         reward: the state of the reward's shapers and learned leaves: tensors and plain data.
         state: everything else, as JSON can hold it.
+        critic: its weights and optimiser, where there is one.
     """
 
     step: int
@@ -36,6 +37,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     reward: dict[str, Any]
     state: dict[str, Any]
+    critic: dict[str, Any] = field(default_factory=dict)
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from guerdon.algebra import Learned
 from guerdon.core.context import Context
+from guerdon.core.errors import RecipeError
 from guerdon.core.protocols import Leaf
-from guerdon.core.rollouts import RESERVED, Rollouts
+from guerdon.core.rollouts import RESERVED, Rollouts, Tokens
 from guerdon.core.scores import Scores
 from guerdon.objectives import kl_penalty
 from guerdon.train.distributed import gather, on_main, share
@@ -20,6 +22,7 @@ from guerdon.train.generation import SamplingConfig, generate, uniforms
 from guerdon.train.job import Job
 from guerdon.train.policy import borrowed, logprobs
 from guerdon.train.scoring import Abstentions, credited, informative
+from guerdon.train.tokenizer import decode, encode_prompts, encode_text, pad
 
 TRAINING, EVALUATION = 0, 1  # streams of randomness
 
@@ -114,10 +117,18 @@ def _round(job: Job, step: int, number: int) -> Rollouts:
     n, group = job.recipe.batch.prompts, job.method.sampling.group
     rows = job.prompts.draw(step - 1, n, stream=number + 1 if number else TRAINING)
     mine = [(i * group + j, i) for i in share(job.accelerator, range(n)) for j in range(group)]
+    external = job.method.sampling.external
+    others = [k for k, (row, i) in enumerate(mine) if external and rows[i].get(external) and row % group == group - 1]
+    own = np.setdiff1d(np.arange(len(mine)), others).tolist()
     rollouts = sample(
-        job, [rows[i] for _, i in mine], [number * n * group + row for row, _ in mine], [i for _, i in mine],
-        job.recipe.sampling, step=step, stream=TRAINING,
+        job, [rows[mine[k][1]] for k in own], [number * n * group + mine[k][0] for k in own],
+        [mine[k][1] for k in own], job.recipe.sampling, step=step, stream=TRAINING,
     )  # fmt: skip
+    if external and others:
+        given = written_by_others(
+            job, [rows[mine[k][1]] for k in others], [mine[k][1] for k in others], column=external
+        )
+        rollouts = Rollouts.concat([rollouts, given], keep_groups=True).select(np.argsort([*own, *others]))
     return Rollouts.concat(gather(job.accelerator, rollouts), keep_groups=True)
 
 
@@ -136,20 +147,88 @@ def sample(
     noise = uniforms(numbers, config.max_tokens, seed=job.recipe.seed, step=step, stream=stream)
     generated = generate(job.policy, job.tokenizer, prompts, uniforms=noise, config=config)
     tokens = generated.tokens()
-    if job.reference is not None and stream == TRAINING:
-        with torch.no_grad(), borrowed(job.policy, job.reference):
-            ref_logp, _ = logprobs(
-                job.policy, generated.prompt_ids, generated.prompt_mask, generated.ids, generated.written,
-                temperature=config.temperature or 1.0, micro_batch=job.recipe.batch.micro,
-            )  # fmt: skip
-        tokens = replace(tokens, ref_logp=ref_logp.cpu().numpy())
+    if stream == TRAINING and job.method.sampling.external is not None:
+        tokens = replace(tokens, origin=np.zeros(tokens.ids.shape, np.int64))
+    if stream == TRAINING:
+        tokens = _read(job, tokens, generated.prompt_ids, generated.prompt_mask)
+    return _rollouts(rows, groups, generated.texts, generated.finished.cpu().numpy(), tokens)
+
+
+def written_by_others(job: Job, rows: list[dict[str, Any]], groups: list[int], *, column: str) -> Rollouts:
+    """The completions that rows bring with them, as rollouts: their tokens are of another origin than the policy.
+
+    They end with the end-of-sequence token, or at the limit on generated tokens. Their log-probabilities are the
+    policy's.
+
+    Raises:
+        RecipeError: if one is no text.
+    """
+    config, end = job.recipe.sampling, job.tokenizer.eos_token_id
+    said = []
+    for row in rows:
+        if not isinstance(row[column], str):
+            raise RecipeError(
+                f"method.sampling.external: {column!r} holds completions as text, got {row[column]!r:.80}"
+            )
+        said.append([*encode_text(job.tokenizer, row[column]), end])
+    finished = np.array([len(ids) <= config.max_tokens for ids in said], bool)
+    said = [ids[: config.max_tokens] for ids in said]
+    prompts = encode_prompts(job.tokenizer, [row["prompt"] for row in rows])
+    device = job.accelerator.device
+    ids, written = (x.to(device) for x in pad(said, job.tokenizer.pad_token_id, side="right"))
+    prompt_ids, prompt_mask = (x.to(device) for x in pad(prompts, job.tokenizer.pad_token_id, side="left"))
+    logp, entropy = _logprobs(job, prompt_ids, prompt_mask, ids, written)
+    texts, offsets = [], np.full((*ids.shape, 2), -1, np.int64)
+    for i, (text, places) in enumerate(decode(job.tokenizer, said)):
+        texts.append(text)
+        offsets[i, : len(places)] = places
+    there = written.cpu().numpy()
+    tokens = Tokens(
+        ids.cpu().numpy(), there, there, logp=logp, entropy=entropy, offsets=offsets, origin=there.astype(np.int64)
+    )
+    tokens = _read(job, tokens, prompt_ids, prompt_mask)
+    return _rollouts(rows, groups, texts, finished, tokens)
+
+
+def _logprobs(job: Job, *inputs: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Log-probabilities and entropies under the policy as it stands."""
+    training, temperature = job.policy.training, job.recipe.sampling.temperature or 1.0
+    job.policy.train(False)
+    try:
+        with torch.no_grad():
+            found = logprobs(job.policy, *inputs, temperature=temperature, micro_batch=job.recipe.batch.micro)
+    finally:
+        job.policy.train(training)
+    logp, entropy = (x.cpu().numpy() for x in found)
+    return logp, entropy
+
+
+def _read(job: Job, tokens: Tokens, prompt_ids: Tensor, prompt_mask: Tensor) -> Tokens:
+    """The tokens with what the reference policy and the critic say of them, where there are such."""
+    device = job.accelerator.device
+    ids, attended = (torch.as_tensor(x, device=device) for x in (tokens.ids, tokens.attended))
+    if job.reference is not None:
+        with borrowed(job.policy, job.reference):
+            tokens = replace(tokens, ref_logp=_logprobs(job, prompt_ids, prompt_mask, ids, attended)[0])
+    if job.critic is not None:
+        values = job.critic.values(prompt_ids, prompt_mask, ids, attended)
+        tokens = replace(tokens, values=values.cpu().numpy())
+    return tokens
+
+
+def _rollouts(
+    rows: list[dict[str, Any]],
+    groups: list[int],
+    texts: list[str],
+    finished: np.ndarray[Any, Any],
+    tokens: Tokens,
+) -> Rollouts:
+    prompts = [row["prompt"] for row in rows]
     spoken: list[Any] = [
         text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-        for prompt, text in zip(prompts, generated.texts, strict=True)
+        for prompt, text in zip(prompts, texts, strict=True)
     ]
     columns = (
         {name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", *RESERVED)} if rows else {}
     )
-    return Rollouts(
-        prompts, spoken, columns, groups=np.asarray(groups), finished=generated.finished.cpu().numpy(), tokens=tokens
-    )
+    return Rollouts(prompts, spoken, columns, groups=np.asarray(groups, np.int64), finished=finished, tokens=tokens)

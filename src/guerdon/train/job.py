@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -17,18 +17,20 @@ from torch import Tensor
 
 from guerdon.algebra import Reward, spec
 from guerdon.core.context import Context
-from guerdon.core.errors import GuerdonError, RecipeError
+from guerdon.core.errors import GuerdonError, RecipeError, nearest
 from guerdon.core.rollouts import RESERVED, Rollouts, Tokens
 from guerdon.data import Filter
 from guerdon.engine import Engine, require
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train import report
 from guerdon.train.checkpoint import Checkpoint, trainable_state
+from guerdon.train.critic import Critic
 from guerdon.train.distributed import on_main
 from guerdon.train.generation import check_context
 from guerdon.train.learning import rate
+from guerdon.train.losses import by_groups, models_of
 from guerdon.train.method import Method
-from guerdon.train.models import LanguageModel
+from guerdon.train.models import LanguageModel, same_tokenizer
 from guerdon.train.policy import build
 from guerdon.train.progress import ticker
 from guerdon.train.prompts import Prompts, Row
@@ -65,7 +67,8 @@ class Job:
     console: Console | None
     filter: Filter | None = None  # of the prompts that dynamic sampling draws; its memory is the main process's
     reference: dict[str, Tensor] | None = None  # the weights the KL refers to
-    models: dict[str, Model] = field(default_factory=dict)  # what rewards can read, by name; on the main process
+    models: dict[str, Model] = field(default_factory=dict)  # by name: what rewards read, on the main process only
+    critic: Critic | None = None
     step: int = 0
     before: dict[str, Any] | None = None
     abstentions: Abstentions = field(default_factory=Abstentions)
@@ -84,10 +87,11 @@ def prepare(
     """Everything built, and the policy as the last checkpoint has it, or newly taught."""
     started = time.monotonic()
     method = recipe.load_method()
-    minibatch = recipe.batch.prompts * method.sampling.group // recipe.batch.minibatches
+    unit, size = ("groups", 1) if by_groups(method) else ("rollouts", method.sampling.group)
+    minibatch = recipe.batch.prompts * size // recipe.batch.minibatches
     if recipe.batch.prompts % accelerator.num_processes or minibatch % accelerator.num_processes:
         raise RecipeError(
-            f"batch: {recipe.batch.prompts} prompts and minibatches of {minibatch} rollouts do not divide over "
+            f"batch: {recipe.batch.prompts} prompts and minibatches of {minibatch} {unit} do not divide over "
             f"{accelerator.num_processes} processes"
         )
     prompts = Prompts(recipe.prompts, seed=recipe.seed)
@@ -95,9 +99,25 @@ def prepare(
     accuracy = spec.load(recipe.evaluation.accuracy, allow_import=allow_import)
     held_out = prompts.held_out(recipe.evaluation.prompts)
     _check_columns((reward, accuracy), held_out[0], [*OWN_MODELS, *recipe.models])
+    external = method.sampling.external
+    if external is not None and external not in held_out[0]:
+        raise RecipeError(f"method.sampling.external: prompts have no {external!r}: {nearest(external, held_out[0])}")
     policy, tokenizer = build(recipe.policy, seed=recipe.seed)
-    check_context(policy, encode_prompts(tokenizer, [row["prompt"] for row in held_out]), recipe.sampling.max_tokens)
+    encoded = encode_prompts(tokenizer, [row["prompt"] for row in held_out])
+    check_context(policy, encoded, recipe.sampling.max_tokens)
     policy.to(accelerator.device)
+    told = models_of(method).values()
+    named = {
+        name: build(config, seed=recipe.seed)
+        for name, config in recipe.load_models().items()
+        if config != "policy" and (accelerator.is_main_process or name in told)
+    }
+    trunk, own = None, recipe.critic.load_model() if recipe.critic else None
+    if own is not None:
+        trunk, trunk_tokenizer = build(own, seed=recipe.seed)
+        _check_reader("critic.model", trunk, trunk_tokenizer, policy, tokenizer, encoded, recipe)
+    for name in [name for name in told if name in named]:
+        _check_reader(f"models.{name}", *named[name], policy, tokenizer, encoded, recipe)
     checkpoint, broken = checkpoints.latest(run.folder / "checkpoints")
     if console:
         for warning in broken:
@@ -117,7 +137,8 @@ def prepare(
     optimizer: Any = torch.optim.AdamW(
         learned, settings.learning_rate, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
     )
-    updates = recipe.steps * recipe.batch.passes * recipe.batch.minibatches
+    learning = recipe.steps - (min(recipe.critic.warmup, recipe.steps) if recipe.critic else 0)
+    updates = learning * recipe.batch.passes * recipe.batch.minibatches
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate, settings=settings, updates=updates))
     model, optimizer = accelerator.prepare(policy, optimizer)
     job = Job(
@@ -125,21 +146,26 @@ def prepare(
         engine, optimizer, schedule, run, console, method.sampling.load_filter(allow_import=allow_import),
         started=started,
     )  # fmt: skip
+    if recipe.critic is not None:
+        shared = {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
+        job.critic = Critic(
+            recipe.critic, policy, trunk, shared, accelerator, max_grad_norm=settings.max_grad_norm, seed=recipe.seed
+        )
     if checkpoint is not None:
         _resume(job, checkpoint)
     else:
         on_main(accelerator, lambda: run.rewind(-1))
     read = reward.requires | accuracy.requires
     start = "model:reference" in read or "policy" in recipe.load_models().values()
-    if method.kl.coefficient or recipe.keep.kl or start:
+    if method.kl.coefficient or recipe.keep.kl or start or "reference" in told:
         job.reference = _reference(job)
-    if accelerator.is_main_process:
-        job.models = _models(job)
+    if accelerator.is_main_process or told:
+        job.models = _models(job, named)
     return job
 
 
-def _models(job: Job) -> dict[str, Model]:
-    """The models that rewards read: the policy, what it was, and those that the recipe names."""
+def _models(job: Job, named: Mapping[str, tuple[Any, Any]]) -> dict[str, Model]:
+    """The models that rewards and the objective read: the policy, what it was, and those that the recipe names."""
     micro = job.recipe.batch.micro
     policy = LanguageModel(job.policy, job.tokenizer, micro_batch=micro)
     # Rollouts are scored before they are learned from: the policy that wrote them is the policy.
@@ -151,10 +177,28 @@ def _models(job: Job) -> dict[str, Model]:
             assert job.reference is not None
             model, tokenizer = copy.deepcopy(job.policy), job.tokenizer
             checkpoints.restore(model, job.reference)
-        else:
-            model, tokenizer = build(config, seed=job.recipe.seed)
+        elif name in named:
+            model, tokenizer = named[name]
+        else:  # for rewards, which are scored on the main process
+            continue
         models[name] = LanguageModel(model.to(job.accelerator.device).eval(), tokenizer, micro_batch=micro)
     return models
+
+
+def _check_reader(
+    place: str, model: Any, own: Any, policy: Any, tokenizer: Any, prompts: list[list[int]], recipe: Recipe
+) -> None:
+    """Check that a model reads the policy's tokens as the policy does.
+
+    Raises:
+        RecipeError: if its tokens are others, or its context is too short.
+    """
+    if not same_tokenizer(own, tokenizer) or model.config.vocab_size != policy.config.vocab_size:
+        raise RecipeError(f"{place}: its tokens are not the policy's: it cannot say anything of them")
+    try:
+        check_context(model, prompts, recipe.sampling.max_tokens)
+    except RecipeError as error:
+        raise RecipeError(f"{place}: {error}") from error
 
 
 def _check_columns(rewards: Sequence[Reward], row: Row, models: Sequence[str]) -> None:
@@ -183,7 +227,8 @@ def save(job: Job) -> None:
             "filter": job.filter.state_dict() if job.filter else {},
         }
         weights, reward = trainable_state(job.policy), job.reward.state_dict()
-        checkpoint = Checkpoint(job.step, weights, job.optimizer.state_dict(), reward, state)
+        critic = job.critic.state_dict() if job.critic else {}
+        checkpoint = Checkpoint(job.step, weights, job.optimizer.state_dict(), reward, state, critic)
         checkpoints.save(job.run.folder / "checkpoints", checkpoint, keep=job.recipe.keep.checkpoints)
         try:
             report.write(job.run)
@@ -199,6 +244,8 @@ def _resume(job: Job, checkpoint: Checkpoint) -> None:
     job.schedule.last_epoch = checkpoint.state["schedule"]
     job.schedule._last_lr = [group["lr"] for group in job.optimizer.param_groups]
     job.reward.load_state_dict(checkpoint.reward)
+    if job.critic:
+        job.critic.load_state_dict(checkpoint.critic)
     job.abstentions = Abstentions.restored(checkpoint.state["abstentions"])
     if job.filter:
         job.filter.load_state_dict(checkpoint.state["filter"])

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,13 @@ from guerdon.core.errors import TooManyAbstentions
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.engine import Engine
-from guerdon.train import report
+from guerdon.train import critic, report
 from guerdon.train.collecting import collect
 from guerdon.train.distributed import on_main
 from guerdon.train.evaluation import evaluate
 from guerdon.train.job import Job, prepare, save
-from guerdon.train.learning import Experience, learn
+from guerdon.train.learning import learn
+from guerdon.train.losses import Experience, read_from, readable_rows
 from guerdon.train.memory import peak_rss_mib
 from guerdon.train.progress import line, ticker
 from guerdon.train.recipe import Recipe
@@ -121,9 +123,14 @@ def _step(job: Job) -> dict[str, Any]:
     seeds = np.random.SeedSequence([recipe.seed, step, job.accelerator.process_index])
     torch.manual_seed(int(seeds.generate_state(1)[0]))  # dropout, where the policy has any
     job.model.train()
+    experience = _experience(job, rollouts, scores, advantages)
+    rows = readable_rows(job.method, rollouts, scores)
+    read = read_from(job.method, rollouts, scores, limit=recipe.sampling.max_tokens)
+    if job.critic:
+        read |= critic.targets(job.method, rollouts, scores)
     learned = learn(
-        _experience(job, rollouts, scores, advantages), recipe, job.method, job.model, job.optimizer, job.schedule,
-        job.accelerator, step=step,
+        replace(experience, mask=experience.mask & rows[:, None], **read), recipe, job.method, job.model,
+        job.optimizer, job.schedule, job.accelerator, step=step, models=job.models, critic=job.critic,
     )  # fmt: skip
     job.step, job.abstentions = step, abstentions
     seconds = time.monotonic() - began

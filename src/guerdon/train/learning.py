@@ -3,54 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from guerdon.objectives import denominator, importance_ratio, kl_penalty, token_means
+from guerdon.objectives import kl_penalty, token_means
 from guerdon.train.distributed import gather, share
+from guerdon.train.losses import Experience, Forward, by_advantages, by_groups, forward, loss, told
 from guerdon.train.method import Method, options
-from guerdon.train.policy import logprobs
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from guerdon.core.protocols import Model
+    from guerdon.train.critic import Critic
     from guerdon.train.recipe import Optimizer, Recipe
-
-
-@dataclass(frozen=True)
-class Experience:
-    """Scored rollouts of all processes, in one order, ready to learn from; tensors on the CPU.
-
-    Args:
-        prompt_ids, prompt_mask: the prompts, padded on the left.
-        ids, attended: the completions, padded on the right.
-        mask: tokens the policy wrote, in rows that have a score: the ones that are learned from.
-        advantages: one per rollout or per token.
-        ref_logp: under the reference policy, where the method needs it.
-    """
-
-    prompt_ids: Int[Tensor, "n p"]
-    prompt_mask: Bool[Tensor, "n p"]
-    ids: Int[Tensor, "n t"]
-    attended: Bool[Tensor, "n t"]
-    mask: Bool[Tensor, "n t"]
-    advantages: Float[Tensor, "n"] | Float[Tensor, "n t"]
-    ref_logp: Float[Tensor, "n t"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def select(self, rows: Int[Tensor, "m"] | slice, device: Any = None) -> Experience:
-        """Some of the rows, on a device."""
-        columns = {name: value[rows].to(device) for name, value in vars(self).items() if value is not None}
-        return Experience(**columns)
 
 
 def learn(
@@ -63,112 +34,155 @@ def learn(
     accelerator: Accelerator,
     *,
     step: int,
+    models: Mapping[str, Model] | None = None,
+    critic: Critic | None = None,
 ) -> dict[str, float]:
     """The optimiser steps of one training step.
 
     Rows are divided over minibatches (one optimiser step each), processes, and micro-batches (one
-    backward pass each). Every part is divided by the denominator of its whole minibatch, so how rows
-    are divided does not change the gradient.
+    backward pass each); whole groups of them, where the objective compares the rollouts of a group. Every
+    part is divided by the denominator of its whole minibatch, so how rows are divided does not change the
+    gradient.
+
+    Args:
+        models: other models that the objective reads.
+        critic: learns beside the policy, and alone in the first `critic.warmup` steps.
 
     Returns:
         Means, over the tokens that were learned from, of what the objective reports; the loss; and the
         norm of the gradient.
     """
-    batch, n = recipe.batch, len(experience)
+    batch, length = recipe.batch, recipe.sampling.max_tokens
     temperature = recipe.sampling.temperature or 1.0
 
-    def forward(part: Experience) -> Tensor:
-        logp, _ = logprobs(model, part.prompt_ids, part.prompt_mask, part.ids, part.attended, temperature=temperature)
-        return logp
+    def passed(part: Experience) -> Forward:
+        return forward(model, part, method, temperature=temperature)
 
     # With one update per batch the policy that learns is the one that wrote, and the ratio is 1.
     once = batch.passes * batch.minibatches == 1
-    old_logp = None if once else _old_logp(experience, forward, accelerator, batch.micro)
-    losses, norms, sums = [], [], []
+    old_logp = None if once else _old_logp(experience, passed, accelerator, batch.micro)
+    units = _units(experience, method)
+    alone = critic is not None and critic.alone(step)
+    losses, norms, sums, errors = [], [], [], []
     for number in range(batch.passes):
-        order = torch.arange(n) if once else _shuffled(n, recipe.seed, step, number)
-        for rows in order.chunk(batch.minibatches):
-            whole = experience.mask[rows]
-            micro = _micro_batches(experience, torch.as_tensor(share(accelerator, rows.tolist())), method, batch.micro)
+        order = torch.arange(len(units)) if once else _shuffled(len(units), recipe.seed, step, number)
+        for chosen in order.chunk(batch.minibatches):
+            whole = experience.select(torch.cat([units[i] for i in chosen]))
+            mine = [units[i] for i in share(accelerator, chosen.tolist())]
+            micro = _micro_batches(experience, mine, method, batch.micro, every_row=critic is not None)
+            drift = None
+            if method.constraint is not None and old_logp is not None:
+                drift = _drift(experience, micro, old_logp, passed, method, accelerator)
             loss_here = 0.0
             for i, part_rows in enumerate(micro):
                 part = experience.select(part_rows, accelerator.device)
                 last = i == len(micro) - 1
                 with nullcontext() if last else accelerator.no_sync(model):
-                    logp = forward(part)
-                    old = logp if old_logp is None else old_logp[part_rows].to(logp.device)
-                    loss, parts = _loss(part, logp, old, method, whole, length=recipe.sampling.max_tokens)
+                    said = told(part, method, models or {}, temperature=temperature)
+                    policy = passed(part)
+                    old = policy.logp if old_logp is None else old_logp[part_rows].to(policy.logp.device)
+                    value, parts = loss(part, policy, old, method, whole, said, length=length, drift=drift)
                     if method.denominator == "micro-batch":
-                        loss = loss / len(micro)
+                        value = value / len(micro)
                     else:  # DDP averages gradients over processes, and the denominator is that of all of them
-                        loss = loss * accelerator.num_processes
-                    accelerator.backward(loss)
-                loss_here += float(loss.detach())
+                        value = value * accelerator.num_processes
+                    accelerator.backward(value)
+                loss_here += float(value.detach())
                 sums.append({name: value.detach().cpu() for name, value in parts.items()})
+                if critic is not None:
+                    errors.append(critic.backward(part, whole, last=last))
             if recipe.optimizer.max_grad_norm:
                 norms.append(float(accelerator.clip_grad_norm_(model.parameters(), recipe.optimizer.max_grad_norm)))
-            optimizer.step()
-            schedule.step()
+            if critic is not None:
+                critic.update()
+            if not alone:
+                optimizer.step()
+                schedule.step()
             optimizer.zero_grad()
             losses.append(loss_here)
-    everywhere = gather(accelerator, (losses, sums))
-    metrics = {"loss": sum(sum(losses) / len(losses) for losses, _ in everywhere) / len(everywhere)}
+    everywhere = gather(accelerator, (losses, sums, errors))
+    metrics = {"loss": sum(sum(losses) / len(losses) for losses, _, _ in everywhere) / len(everywhere)}
     if norms:
         metrics["grad_norm"] = sum(norms) / len(norms)
-    return metrics | token_means(*(part for _, sums in everywhere for part in sums))
+    if critic is not None:
+        every = [one for _, _, errors in everywhere for one in errors]
+        metrics["value_error"] = sum(error for error, _ in every) / max(1.0, sum(count for _, count in every))
+    return metrics | _means([part for _, sums, _ in everywhere for part in sums])
 
 
-def _micro_batches(experience: Experience, rows: Tensor, method: Method, size: int) -> list[Tensor]:
+def _means(sums: list[dict[str, Tensor]]) -> dict[str, float]:
+    """Means over tokens; over groups or rollouts of what is counted in them."""
+    means = token_means(*sums)
+    for counted, name in (("groups", "kept"), ("trajectories", "log_z")):
+        if counted in means:
+            count = means.pop(counted)
+            means[name] = means[name] / count if count else 0.0
+    return means
+
+
+def _units(experience: Experience, method: Method) -> list[Tensor]:
+    """What is not to be cut: rows, or groups of them, in the order in which they come."""
+    if not by_groups(method):
+        return list(torch.split(torch.arange(len(experience)), 1))
+    assert experience.groups is not None
+    _, index = torch.unique(experience.groups, return_inverse=True)
+    first = torch.full((int(index.max()) + 1,), len(index)).scatter_reduce(0, index, torch.arange(len(index)), "amin")
+    return [torch.nonzero(index == i)[:, 0] for i in first.argsort()]
+
+
+def _micro_batches(
+    experience: Experience, units: list[Tensor], method: Method, size: int, *, every_row: bool
+) -> list[Tensor]:
     """Rows of like length together, so that little padding is computed, and none that teach nothing.
 
     Where the only gradient is that of the surrogate, a row whose advantages are 0 has none. One row is
     kept in any case: every process takes part in every update. Micro-batches that are averaged, each over
-    its own denominator, are left as they come.
+    its own denominator, are left as they come. A group that is not to be cut may be more than `size` rows.
     """
-    if method.denominator == "micro-batch":
-        return list(torch.split(rows, size))
-    if not (method.kl.coefficient and method.kl.place == "loss"):
-        teaching = experience.advantages[rows] != 0
-        teaching = teaching.any(1) if teaching.ndim == 2 else teaching
-        rows = rows[teaching] if teaching.any() else rows[:1]
-    order = experience.attended[rows].sum(1).argsort(stable=True)
-    return list(torch.split(rows[order], size))
+    if method.denominator == "batch":
+        if by_advantages(method) and not every_row:
+            teaching = [unit for unit in units if bool((experience.advantages[unit] != 0).any())]
+            units = teaching or units[:1]
+        lengths = experience.attended.sum(1)
+        units = sorted(units, key=lambda unit: int(lengths[unit].max()))
+    micro: list[list[Tensor]] = [[]]
+    for unit in units:
+        if micro[-1] and sum(map(len, micro[-1])) + len(unit) > size:
+            micro.append([])
+        micro[-1].append(unit)
+    return [torch.cat(part) for part in micro]
 
 
-def _loss(
-    part: Experience, logp: Tensor, old_logp: Tensor, method: Method, whole: Tensor, *, length: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a micro-batch, over the denominator of the minibatch whose written tokens are `whole`."""
-    chosen = options(method.objective)
-    length = chosen.get("length") or length
-    counts = {"rows": int(whole.any(1).sum()), "tokens": int(whole.sum())} if method.denominator == "batch" else {}
-    kl = None
-    if method.kl.coefficient and method.kl.place == "loss":
-        assert part.ref_logp is not None
-        ratio = importance_ratio(logp, old_logp, part.mask, ratio=chosen["ratio"]) if method.kl.corrected else None
-        kl = kl_penalty(logp, part.ref_logp, kind=method.kl.kind, mask=part.mask, ratio=ratio)
-        kl = method.kl.coefficient * kl
-    loss, sums = method.objective(
-        logp,
-        old_logp.detach(),
-        part.advantages.to(logp),
-        part.mask,
-        kl=kl,
-        denominator=denominator(part.mask, chosen["aggregate"], length=length, **counts),
-    )
-    if kl is not None:
-        sums["kl"] = sums["kl"] / method.kl.coefficient
-    return loss, sums
+def _drift(
+    experience: Experience,
+    micro: list[Tensor],
+    old_logp: Tensor,
+    passed: Callable[[Experience], Forward],
+    method: Method,
+    accelerator: Accelerator,
+) -> float:
+    """How far the policy is from the one that wrote a minibatch: the mean over its tokens of KL(old ‖ now)."""
+    assert method.constraint is not None
+    kind = options(method.constraint)["kind"]
+    total = count = 0.0
+    with torch.no_grad():
+        for rows in micro:
+            part = experience.select(rows, accelerator.device)
+            # The estimators of kl_penalty are for tokens of their first argument.
+            estimate = kl_penalty(old_logp[rows].to(accelerator.device), passed(part).logp, kind=kind, mask=part.mask)
+            total, count = total + float(estimate[part.mask].sum()), count + int(part.mask.sum())
+    everywhere = gather(accelerator, (total, count))
+    return sum(total for total, _ in everywhere) / max(1.0, sum(count for _, count in everywhere))
 
 
 def _old_logp(
-    experience: Experience, forward: Callable[[Experience], Tensor], accelerator: Accelerator, micro: int
+    experience: Experience, passed: Callable[[Experience], Forward], accelerator: Accelerator, micro: int
 ) -> Tensor:
     """Log-probabilities before the first update, of all rows; every process computes its part."""
     rows = share(accelerator, range(len(experience)))
     with torch.no_grad():
         parts = [
-            forward(experience.select(chunk, accelerator.device)).cpu()
+            passed(experience.select(chunk, accelerator.device)).logp.cpu()
             for chunk in torch.split(torch.as_tensor(list(rows)), micro)
         ]
     return torch.cat([part for parts in gather(accelerator, parts) for part in parts])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from importlib import import_module
 from typing import Any, Literal
@@ -19,8 +19,28 @@ from guerdon.core.parts import name_of, public
 from guerdon.data import Filter, load_filter
 
 Part = Callable[..., Any]
-Credit = Part | tuple[Part, ...]
 Data = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Credit of several parts of a reward: each by itself, on its own level; their advantages are added.
+
+    Args:
+        chains: for each part of the reward, by its name, a part of credit or several in turn.
+
+    Raises:
+        ValueError: if there is nothing to add.
+    """
+
+    chains: Mapping[str, Part | tuple[Part, ...]]
+
+    def __post_init__(self) -> None:
+        if not self.chains:
+            raise ValueError("sum: it is empty; name at least one part of the reward")
+
+
+Credit = Part | Sum | tuple[Part | Sum, ...]
 
 
 @dataclass(frozen=True)
@@ -60,19 +80,24 @@ class Sampling:
         filter: with `dynamic`, which prompts are kept, as `guerdon.data.load_filter` reads it. None: those of which a
             rollout has an advantage; a credit that centres over the whole batch gives every prompt one, and needs a
             filter.
+        external: a column of the prompts with a completion that another has written: the last of each group's
+            rollouts is that one, scored like the others. Where a row has none, the policy writes that rollout, too.
 
     Raises:
-        ValueError: if a number is below 1, or a filter has nothing to filter.
+        ValueError: if a number is below 1, a filter has nothing to filter, or a group has no rollout of its own.
     """
 
     group: int = 8
     dynamic: bool = False
     rounds: int = 10
     filter: Any = None
+    external: str | None = None
 
     def __post_init__(self) -> None:
         if self.group < 1 or self.rounds < 1:
             raise ValueError(f"group and rounds must be at least 1, got {self.group} and {self.rounds}")
+        if self.external is not None and self.group < 2:
+            raise ValueError("the external rollout is one of the group: set group to 2 or more")
         if self.filter is not None and not self.dynamic:
             raise ValueError("a filter chooses among the prompts that dynamic sampling draws: set dynamic: true")
 
@@ -93,11 +118,16 @@ class Method:
 
     Args:
         credit: a function of `guerdon.credit`, its options set by `functools.partial`: from rewards to advantages. Or
-            several, each of which is given what the one before it made; see `train.crediting`.
+            several, each of which is given what the one before it made; the first may be a `Sum` over parts of the
+            reward. See `train.crediting`.
         objective: a function of `guerdon.objectives`, its options set likewise: from advantages to a loss.
         kl: the penalty for leaving the reference policy.
         sampling: which rollouts a batch is made of.
         shaping: specs of the shapers that belong to the method, in the order in which the reward passes them.
+        reads: where the objective's parameters come from, if not from where `train.losses` takes them: a named part of
+            the reward (labels, preference, rewards) or a model (teacher, teacher_logp, anchor, ref_logp).
+        constraint: holds the policy near the one that wrote the rollouts: `objectives.kl_hinge`, over a minibatch.
+        entropy: the weight of an entropy bonus, per token.
         denominator: what a micro-batch's loss is divided by: that of the whole "batch", so that the update does not
             depend on how the batch is cut; or its own ("micro-batch"), the losses then being averaged.
     """
@@ -107,6 +137,9 @@ class Method:
     kl: KL = KL()
     sampling: Sampling = Sampling()
     shaping: tuple[Mapping[str, Any], ...] = ()
+    reads: Mapping[str, str] = field(default_factory=dict)
+    constraint: Part | None = None
+    entropy: float = 0.0
     denominator: Literal["batch", "micro-batch"] = "batch"
 
     def __eq__(self, other: object) -> bool:
@@ -122,11 +155,14 @@ class Method:
             RecipeError: if a part is not one of guerdon's functions, e.g. a lambda.
         """
         return {
-            "credit": [_dump(part) for part in self.credit] if isinstance(self.credit, tuple) else _dump(self.credit),
+            "credit": _dump_credit(self.credit),
             "objective": _dump(self.objective),
             "kl": asdict(self.kl),
             "sampling": asdict(self.sampling),
             "shaping": [dict(spec) for spec in self.shaping],
+            "reads": dict(self.reads),
+            "constraint": None if self.constraint is None else _dump(self.constraint),
+            "entropy": self.entropy,
             "denominator": self.denominator,
         }
 
@@ -135,7 +171,8 @@ class Method:
 
         Args:
             changes: by field. A mapping changes the options it names; one that names a `part` begins anew, from
-                that part's own defaults. `shaping` is replaced as a whole, and `credit` where it is several parts.
+                that part's own defaults. `shaping` is replaced as a whole, and `credit` where it is several parts or
+                a sum.
 
         Raises:
             RecipeError: if a name is unknown (the message has the nearest valid one) or a value has a wrong type.
@@ -162,9 +199,19 @@ def options(part: Part) -> Data:
     return {name: given.get(name, parameters[name].default) for name in _hints(function)}
 
 
-def in_turn(credit: Credit) -> tuple[Part, ...]:
+def in_turn(credit: Credit) -> tuple[Part | Sum, ...]:
     """The parts of a credit, of which there is mostly one."""
     return credit if isinstance(credit, tuple) else (credit,)
+
+
+def parts_of(credit: Credit) -> Iterator[Part]:
+    """Every part of a credit, those of a sum included."""
+    for one in in_turn(credit):
+        if isinstance(one, Sum):
+            for chain in one.chains.values():
+                yield from parts_of(chain)
+        else:
+            yield one
 
 
 def function_of(part: Part) -> Part:
@@ -197,18 +244,46 @@ def _dump(part: Part) -> Data:
     return {"part": name_of(function), **settings}
 
 
+def _dump_credit(credit: Credit) -> Any:
+    if isinstance(credit, tuple):
+        return [_dump_credit(part) for part in credit]
+    if isinstance(credit, Sum):
+        return {"sum": {name: _dump_credit(chain) for name, chain in credit.chains.items()}}
+    return _dump(credit)
+
+
 def _changed(name: str, current: Any, change: Any) -> Any:
     """A field of a method, `change` applied to what it was."""
-    if name == "credit" and isinstance(change, list | tuple):
-        if not change:
-            raise RecipeError("credit: the list is empty; name at least one part")
-        return tuple(_part(None, one, home="credit", place=f"credit[{i}]") for i, one in enumerate(change))
-    if name in ("credit", "objective"):
-        current = None if isinstance(current, tuple) else current
-        return _part(current, change, home={"credit": "credit", "objective": "objectives"}[name], place=name)
+    if name == "credit":
+        return _changed_credit(current, change, "credit")
+    if name == "objective":
+        return _part(current, change, home="objectives", place=name)
+    if name == "constraint":
+        return None if change is None else _part(current, change, home="objectives", place=name)
     if name in ("kl", "sampling"):
         return coerce(asdict(current) | dict(change) if isinstance(change, Mapping) else change, type(current), name)
-    return coerce(change, {"shaping": tuple[dict[str, Any], ...]}.get(name, typing.get_type_hints(Method)[name]), name)
+    plain = {"shaping": tuple[dict[str, Any], ...], "reads": dict[str, str]}
+    return coerce(change, plain.get(name, typing.get_type_hints(Method)[name]), name)
+
+
+def _changed_credit(current: Any, change: Any, place: str) -> Any:
+    if not isinstance(change, list | tuple):
+        return _link(None if isinstance(current, tuple) else current, change, place)
+    if not change:
+        raise RecipeError(f"{place}: the list is empty; name at least one part")
+    return tuple(_link(None, one, f"{place}[{i}]") for i, one in enumerate(change))
+
+
+def _link(current: Any, change: Any, place: str) -> Any:
+    """A part of credit, or a sum of chains of them."""
+    if isinstance(change, Sum):
+        return change
+    if not isinstance(change, Mapping) or "sum" not in change:
+        return _part(None if isinstance(current, Sum) else current, change, home="credit", place=place)
+    chains = coerce(change["sum"], dict[str, Any], f"{place}.sum")
+    if len(change) > 1 or not chains:
+        raise RecipeError(f"{place}: a sum is {{sum: {{NAME: …}}}}, by the names of parts of the reward, got {change}")
+    return Sum({name: _changed_credit(None, chain, f"{place}.sum.{name}") for name, chain in chains.items()})
 
 
 def _part(current: Part | None, change: Any, *, home: str, place: str) -> Part:
@@ -227,9 +302,10 @@ def _part(current: Part | None, change: Any, *, home: str, place: str) -> Part:
             raise RecipeError(f"{place}: {name_of(function)} has no option {name!r}: {nearest(name, hints)}")
         origin: Any = typing.get_origin(hints[name])
         if origin is collections.abc.Callable:
-            # A part within a part lives in the module named after the option: clip rules in objectives.clip.
+            # A part within a part lives in the module named after the option: clip rules in objectives.clip, those
+            # of external_clip as well.
             inner = options(partial(function, **given))[name]
-            given[name] = _part(inner, value, home=f"{home}.{name}", place=f"{place}.{name}")
+            given[name] = _part(inner, value, home=f"{home}.{name.rpartition('_')[2]}", place=f"{place}.{name}")
         else:
             given[name] = coerce(value, hints[name], f"{place}.{name}")
     return partial(function, **given)

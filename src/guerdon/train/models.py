@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from guerdon.core.errors import RecipeError
@@ -94,6 +94,21 @@ class LanguageModel:
 
         columns, mask, problems = self._read(prompts, completions, read, len(FIELDS))
         return TokenLogprobs(mask=mask, problems=problems, **dict(zip(FIELDS, columns, strict=True)))
+
+    @torch.no_grad()
+    def logits(
+        self,
+        prompt_ids: Int[Tensor, "n p"],
+        prompt_mask: Bool[Tensor, "n p"],
+        ids: Int[Tensor, "n t"],
+        mask: Bool[Tensor, "n t"],
+    ) -> Float[Tensor, "n t v"]:
+        """The logits that each token was chosen from, without gradients; arguments as of `train.policy.logprobs`.
+
+        The tokens are those of its own tokenizer: `same_tokenizer` says whether another's are.
+        """
+        with self._own_or_borrowed():
+            return completion_logits(self.model, prompt_ids, prompt_mask, ids, mask)
 
     def hidden(
         self, prompts: Sequence[Any], completions: Sequence[Any], *, layer: int | float = -1
@@ -275,6 +290,11 @@ class LanguageModel:
                 yield
         finally:
             self.model.train(training)
+
+
+def same_tokenizer(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers have the same tokens under the same numbers."""
+    return dict(first.get_vocab()) == dict(second.get_vocab())
 
 
 def _statistics(logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -11,9 +11,30 @@ from functools import partial
 from typing import Any
 
 from guerdon.core.errors import RecipeError, nearest
-from guerdon.credit import branch_relative, group_relative, length_relative, min_form, returns, spread, whiten
-from guerdon.objectives import clip, policy_gradient
-from guerdon.train.method import KL, Method, Sampling
+from guerdon.credit import (
+    branch_relative,
+    group_relative,
+    length_relative,
+    min_form,
+    potential_advantages,
+    progress,
+    renormalize,
+    returns,
+    spread,
+    unit_returns,
+    whiten,
+)
+from guerdon.objectives import (
+    adaptive_distillation,
+    clip,
+    decoupled_reward,
+    extrapolated_policy_gradient,
+    hybrid_policy_gradient,
+    kl_hinge,
+    policy_gradient,
+    rewards_as_labels,
+)
+from guerdon.train.method import KL, Method, Sampling, Sum
 
 # Source: DeepSeekMath (arXiv 2402.03300): β = 0.04, 64 rollouts; its ε is not stated, 0.2 is PPO's and TRL's.
 grpo = Method(
@@ -139,13 +160,120 @@ dler = Method(
     sampling=Sampling(group=16, dynamic=True, filter="data.varied"),
 )
 
+# Source: REAL (arXiv 2602.05630): the rollouts of a prompt as right and wrong, told apart by their log-ratios, τ = 0.5;
+# 8 rollouts, no KL. Its objective reads no advantages: the credit only says which groups vary.
+real = Method(credit=group_relative, objective=rewards_as_labels)
+
+# Source: DRPO (arXiv 2510.04474; Optimization-AI/DRPO): λ = 0.1 on how short a right rollout is, τ = 10, a squared
+# hinge on the KL to the policy that wrote them, 8 rollouts. No credit, as for `real`.
+drpo = Method(credit=group_relative, objective=decoupled_reward, constraint=kl_hinge)
+
+# Source: G-OPD (arXiv 2602.12125): the teacher's log-probabilities in place of a reward, one rollout per prompt; and
+# 1.25 times the way from the reference, which is the policy at its start (or `reads: {ref_logp: NAME}`).
+opd = Method(credit=group_relative, objective=extrapolated_policy_gradient, sampling=Sampling(group=1))
+exopd = replace(opd, objective=partial(extrapolated_policy_gradient, strength=1.25), reads={"ref_logp": "reference"})
+
+# Source: AlignDistil (arXiv 2503.02832) on policy: contrast and adaptive strength (k = 15), reverse KL over the
+# vocabulary, β = 0.1, one rollout per prompt. The models are `teacher` (tuned by DPO) and `anchor` (by DPO on swapped
+# pairs).
+aligndistil = Method(credit=group_relative, objective=adaptive_distillation, sampling=Sampling(group=1))
+
+# Source: RL-PLUS (arXiv 2508.00222; YihongDong/RL-PLUS): 7 rollouts and one demonstration, no σ, no clip, the mixture
+# ratio and the exploration-based advantage for what the policy did not write; entropy 0.001, no KL.
+rl_plus = Method(
+    credit=partial(group_relative, scale="none"),
+    objective=hybrid_policy_gradient,
+    sampling=Sampling(group=8, external="demonstration"),
+    entropy=1e-3,
+)
+
+# Source: PPO (arXiv 1707.06347) as TRL's PPOTrainer has it for language: the reward at the last token, GAE over tokens
+# with λ = 0.95 and γ = 1, advantages of one scale, clip 0.2, KL 0.05. The KL is taken from the reward, and so paid at
+# the last token as well.
+ppo = Method(
+    credit=(spread, partial(returns, kind="gae", lam=0.95), whiten),
+    objective=policy_gradient,
+    kl=KL(0.05, kind="k1", place="reward"),
+    sampling=Sampling(group=1),
+)
+
+# Source: VL-DAC (arXiv 2508.04280; corl-team/VL-DAC), for rewards by steps: GAE over steps with γ = 0.9 and λ = 0.95,
+# one scale for the buffer, a step's advantage on all its tokens, clip 0.1, KL 0.04. Its critic is the recipe's.
+vl_dac = Method(
+    credit=(partial(returns, kind="gae", gamma=0.9, lam=0.95), whiten),
+    objective=partial(policy_gradient, clip=partial(clip.guarded, low=0.1, high=0.1, limit=10.0)),
+    kl=KL(0.04),
+    sampling=Sampling(group=1),
+)
+
+# Source: PRIME (arXiv 2502.01456; PRIME-RL/PRIME): the verifier and the implicit rewards of tokens (`models.
+# implicit_reward`), each against the other rollouts, as returns; the sum whitened over the batch. Implicit rewards are
+# first brought to returns in [−1, 1]. 4 rollouts of prompts with an accuracy of 0.2 to 0.8, clip 0.2, no KL.
+prime = Method(
+    credit=(
+        Sum(
+            {
+                "outcome": partial(group_relative, baseline="loo", scale="none"),
+                "process": (
+                    unit_returns,
+                    partial(group_relative, baseline="unbiased", scale="none"),
+                    returns,
+                ),
+            }
+        ),
+        whiten,
+    ),
+    objective=policy_gradient,
+    sampling=Sampling(group=4, dynamic=True, filter={"part": "data.within", "of": "outcome", "low": 0.2, "high": 0.8}),
+)
+
+# Source: iStar (arXiv 2509.19199; Tongyi-ConvAI/Tongyi-Character): an episode against the other episodes, plus each of
+# its steps against the steps of the group, w = 1. Its objective is not stated beyond PPO's clip, nor how many rollouts.
+istar = Method(
+    credit=Sum(
+        {
+            "outcome": partial(group_relative, baseline="loo", scale="none"),
+            "process": partial(group_relative, pool="all", baseline="unbiased", scale="none"),
+        }
+    ),
+    objective=policy_gradient,
+)
+
+# Source: IGPO (arXiv 2510.14967), the paper's form: what each turn adds to the probability of the answer
+# (`probe.likelihood`), the outcome in place of the last turn's, all normalised together, what follows from each turn;
+# γ = 1. The objective is GRPO's.
+igpo = Method(
+    credit=Sum(
+        {
+            "potentials": (
+                progress,
+                partial(renormalize, center=None),
+                partial(group_relative, pool="all", eps=0.0),
+                returns,
+            )
+        }
+    ),
+    objective=partial(policy_gradient, aggregate="sequence-mean"),
+)
+
+# Source: SPAE (arXiv 2601.03823) on DAPO: the group's advantage, halved in steps behind a potential of 0.9 and
+# corrected by half of each step's progress. Its training code is not released: see `credit.potential_advantages`.
+# DAPO's punishment of length is left to the reward.
+spae = replace(
+    dapo,
+    credit=Sum({"outcome": (group_relative, potential_advantages)}),
+    sampling=replace(dapo.sampling, filter={"part": "data.varied", "of": "outcome"}),
+    shaping=(),
+)
+
 
 def load(name: str, **changes: Any) -> Method:
     """The named method, with a recipe's changes.
 
     Args:
         name: of a preset: grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, reinforce, rloo, w_reinforce, psr, nsr,
-            grpo_n, gspo_n, wgrpo, tempo, pure or dler.
+            grpo_n, gspo_n, wgrpo, tempo, pure, dler, prime, istar, igpo, spae, real, drpo, opd, exopd, aligndistil,
+            rl_plus, ppo or vl_dac.
         changes: what differs, by field; see `Method.override`.
 
     Raises:

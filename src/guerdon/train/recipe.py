@@ -15,7 +15,8 @@ import yaml
 from guerdon.algebra import Reward, spec
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, RecipeError, SpecError
-from guerdon.train import crediting, presets
+from guerdon.train import crediting, critic, losses, presets
+from guerdon.train.critic import CriticConfig
 from guerdon.train.generation import SamplingConfig
 from guerdon.train.method import Method
 from guerdon.train.policy import PolicyConfig
@@ -84,7 +85,8 @@ class Evaluation:
         accuracy: the reward that says right or wrong; an answer is right above 0.5.
         every: also evaluate after every so many steps; 0: before and after only.
         temperature: of the sampled answers; None: as in training.
-        batch: prompts sampled at once.
+        batch: answers sampled at once.
+        samples: answers to each prompt; with several, pass@k is measured for k = 1, 2, 4, … up to their number.
     """
 
     prompts: int = 1024
@@ -92,11 +94,12 @@ class Evaluation:
     every: int = 0
     temperature: float | None = None
     batch: int = 256
+    samples: int = 1
 
     def __post_init__(self) -> None:
-        if self.prompts < 1 or self.batch < 1 or self.every < 0:
-            given = f"{self.prompts}, {self.batch} and {self.every}"
-            raise ValueError(f"prompts and batch must be at least 1 and every at least 0, got {given}")
+        if min(self.prompts, self.batch, self.samples) < 1 or self.every < 0:
+            given = f"{self.prompts}, {self.batch}, {self.samples} and {self.every}"
+            raise ValueError(f"prompts, batch and samples must be at least 1 and every at least 0, got {given}")
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,9 @@ class Recipe:
         method: a preset's name, or `{preset: NAME, credit: {…}, objective: {…}, kl: {…}, sampling: {…}}`.
         sampling: temperature, length limit, stop strings.
         teach: supervised learning before, if any.
-        models: language models that rewards read beside 'policy', 'old' and 'reference': for each name what `policy`
-            takes, or 'policy' for a copy of the policy as training finds it.
+        models: language models that rewards and objectives read beside 'policy', 'old' and 'reference': for each name
+            what `policy` takes, or 'policy' for a copy of the policy as training finds it.
+        critic: learns what to expect of a rollout, for methods that read it (`ppo`, `vl_dac`).
         batch, optimizer, evaluation, keep: see there.
         max_abstain: training stops when more than this share of the last batches' rollouts have no score.
         seed: of everything.
@@ -156,6 +160,7 @@ class Recipe:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     teach: TeachConfig | None = None
     models: Mapping[str, Any] = field(default_factory=dict)
+    critic: CriticConfig | None = None
     batch: Batch = field(default_factory=Batch)
     optimizer: Optimizer = field(default_factory=Optimizer)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -195,7 +200,7 @@ class Recipe:
         return presets.load(changes.pop("preset"), **changes)
 
     def load_models(self) -> dict[str, PolicyConfig | Literal["policy"]]:
-        """The settings of the models that rewards read by name.
+        """The settings of the models that rewards and objectives read by name.
 
         Raises:
             RecipeError: for a name that is taken.
@@ -227,6 +232,22 @@ def load(path: str | Path, changes: Sequence[str] = (), *, allow_import: bool = 
     Raises:
         RecipeError: names the file, the setting and the nearest valid name.
     """
+    data = read(path)
+    for change in changes:
+        key, value = setting(change)
+        put(data, key, value)
+    try:
+        return from_data(data, allow_import=allow_import)
+    except GuerdonError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The data of a recipe's file, named after it.
+
+    Raises:
+        RecipeError: if it cannot be read, or is no mapping in YAML.
+    """
     path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -236,13 +257,7 @@ def load(path: str | Path, changes: Sequence[str] = (), *, allow_import: bool = 
         raise RecipeError(f"{path} is not YAML: {error}") from None
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping, this is {type(data).__name__}")
-    data.setdefault("name", path.stem)
-    for change in changes:
-        _set(data, change)
-    try:
-        return from_data(data, allow_import=allow_import)
-    except GuerdonError as error:
-        raise RecipeError(f"{path}: {error}") from error
+    return {"name": path.stem} | data
 
 
 def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe:
@@ -258,12 +273,18 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe:
         method = recipe.load_method()
         method.sampling.load_filter(allow_import=allow_import)
         recipe.load_models()
+        if recipe.critic is not None:
+            recipe.critic.load_model()
     except SpecError as error:
         raise RecipeError(str(error)) from error
-    crediting.check(method.credit, reward.level)
-    if reward.level == "step" and method.kl.coefficient and method.kl.place == "reward":
+    crediting.check(method, reward, critic=recipe.critic is not None)
+    losses.check(method, reward, ["reference", *recipe.models])
+    if recipe.critic is not None:
+        critic.check(method)
+    if losses.by_groups(method) and recipe.batch.prompts % recipe.batch.minibatches:
         raise RecipeError(
-            "method.kl.place: a rollout's KL is not taken from the rewards of its steps; put it in the loss"
+            f"batch.minibatches: the objective compares whole groups, and {recipe.batch.prompts} of them do not divide "
+            f"into {recipe.batch.minibatches}"
         )
     if method.sampling.group * recipe.batch.prompts % recipe.batch.minibatches:
         rollouts = method.sampling.group * recipe.batch.prompts
@@ -271,15 +292,28 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe:
     return recipe
 
 
-def _set(data: dict[str, Any], change: str) -> None:
+def setting(change: str) -> tuple[str, Any]:
+    """A change as it is typed, `a.b=value`: the place, and the value, which is YAML.
+
+    Raises:
+        RecipeError: if it is written otherwise.
+    """
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"--set {change!r}: write it as setting=value")
     try:
-        value = yaml.safe_load(text)
+        return key.strip(), yaml.safe_load(text)
     except yaml.YAMLError:
         raise RecipeError(f"--set {change!r}: the value is not YAML") from None
-    *path, last = key.strip().split(".")
+
+
+def put(data: dict[str, Any], key: str, value: Any) -> None:
+    """Change the setting at a place, `a.b`, of a recipe's data.
+
+    Raises:
+        RecipeError: if there can be no setting at the place.
+    """
+    *path, last = key.split(".")
     here: Any = data
     for depth, name in enumerate(path):
         if here.get(name) is None:
@@ -288,5 +322,5 @@ def _set(data: dict[str, Any], change: str) -> None:
             here[name] = {"preset": here[name]}
         here = here[name]
         if not isinstance(here, dict):
-            raise RecipeError(f"--set {change!r}: {'.'.join(path[: depth + 1])} has no settings inside it")
+            raise RecipeError(f"cannot set {key!r}: {'.'.join(path[: depth + 1])} has no settings inside it")
     here[last] = value

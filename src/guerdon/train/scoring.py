@@ -76,10 +76,9 @@ class Abstentions:
 
 def credited(method: Method, rollouts: Rollouts, scores: Scores) -> Advantages:
     """Advantages of scored rollouts, or of their tokens: 0 where a rollout abstained."""
-    rewards = torch.as_tensor(to_numpy(scores.read(0.0)))
-    if method.kl.coefficient and method.kl.place == "reward":
-        rewards = rewards - method.kl.coefficient * _sequence_kl(method, rollouts)
-    return to_numpy(advantages(method.credit, rewards, rollouts, scores))
+    taken = method.kl.coefficient and method.kl.place == "reward"
+    penalty = method.kl.coefficient * _sequence_kl(method, rollouts) if taken else None
+    return to_numpy(advantages(method.credit, rollouts, scores, penalty=penalty))
 
 
 def _sequence_kl(method: Method, rollouts: Rollouts) -> torch.Tensor:

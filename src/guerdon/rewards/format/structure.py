@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from guerdon.algebra import reward
-from guerdon.core.parsing import Completion, text_of
+from guerdon.core.errors import Abstain
+from guerdon.core.parsing import Completion, shown, text_of
+from guerdon.rewards.text.length import size, thought
+
+_LEADING = re.compile(r"\s*<([^<>/]{1,80})>")
 
 
 @reward(range=(0, 1))
 def tags(
     completion: Completion,
     *names: str,
-    outside: Literal["reject", "accept"] = "reject",
+    outside: Literal["reject", "accept", "before"] = "reject",
     credit: Literal["all", "each"] = "all",
 ) -> float:
     """1 if the completion consists of these tags in this order, each once, closed, not empty.
@@ -22,8 +27,8 @@ def tags(
     Args:
         completion: the reply: text or chat messages.
         names: the tags, such as 'think', 'answer'.
-        outside: whether text before, between or after the tags is 'reject'ed or 'accept'ed; white space always
-            may stand there.
+        outside: whether text before, between or after the tags is 'reject'ed or 'accept'ed, or may stand 'before'
+            the first one only; white space always may stand there.
         credit: 'all' wants everything right; 'each' gives every tag its share if it stands once, closed and not
             empty, whatever its place and whatever is around it: a slope to climb at the start of training.
 
@@ -47,7 +52,7 @@ def tags(
     pieces = _pieces(text, marks, names)
     if pieces is None or not all(pieces[1::2]):
         return 0.0
-    return float(outside == "accept" or not any(pieces[::2]))
+    return float(outside == "accept" or not any(pieces[2 if outside == "before" else 0 :: 2]))
 
 
 @reward(range=(0, 1))
@@ -88,6 +93,74 @@ def template(
         return 0.0
     *outside, last = pieces[::2]
     return float(not any(outside) and bool(last) == (answer == "text"))
+
+
+@reward(range=(0, 1))
+def label(completion: Completion, label: Any) -> tuple[float, dict[str, Any]]:
+    """1 if the completion begins with the tag that its row names, as `<CT_SCAN>`, else 0; case does not count.
+
+    Args:
+        completion: the reply: text or chat messages.
+        label: the tag's name, with or without its brackets.
+
+    Returns:
+        The score, and as a detail the tag that was found: None if the completion begins with something else.
+
+    Raises:
+        Abstain: if there is no label.
+
+    >>> from guerdon.rewards import format
+    >>> format.label().evaluate("<ct_scan><think>…", "CT_SCAN")
+    (1.0, {'found': 'ct_scan'})
+
+    Source: the modality term of MediX-R1 (mbzuai-oryx/MediX-R1).
+    """
+    wanted = label.strip().removeprefix("<").removesuffix(">").strip() if isinstance(label, str) else ""
+    if not wanted:
+        raise Abstain(f"label missing: {shown(label)}")
+    found = _LEADING.match(text_of(completion))
+    said = found[1].strip() if found else None
+    return float(said is not None and said.casefold() == wanted.casefold()), {"found": said}
+
+
+def _window(low: int, high: float, **options: object) -> tuple[str, ...]:
+    if not 0 <= low <= high:
+        raise ValueError(f"thinking wants 0 ≤ low ≤ high, got {low} and {high}")
+    return ()
+
+
+@reward(range=(0, 1), requires=_window)
+def thinking(
+    completion: Completion,
+    *,
+    low: int = 1,
+    high: float = math.inf,
+    unit: Literal["characters", "words"] = "characters",
+) -> tuple[float, dict[str, Any]]:
+    """1 if the thinking is closed and its length lies in [low, high], else 0.
+
+    Args:
+        completion: the reply: text or chat messages.
+        low: the least length; 0 also takes empty thinking, but never a missing one.
+        high: the largest; 9 for tasks where thinking harms, such as naming what is seen.
+        unit: what is counted.
+
+    Returns:
+        The score, and as a detail the length: None without thinking.
+
+    Raises:
+        ValueError: at once, unless 0 ≤ low ≤ high.
+
+    >>> from guerdon.rewards import format
+    >>> brief = format.thinking(low=0, high=9).evaluate
+    >>> brief("<think>A cat.</think>Cat"), brief("Cat")
+    ((1.0, {'length': 6}), (0.0, {'length': None}))
+
+    Source: the think_punishment of ReFine-RFT (arXiv 2601.06993; jiezhu23/ReFine-RFT) and its window.
+    """
+    found = thought(text_of(completion))
+    length = None if found is None else size(found, unit)
+    return float(length is not None and low <= length <= high), {"length": length}
 
 
 def _pieces(text: str, marks: list[re.Match[str]], names: tuple[str, ...]) -> list[str] | None:

@@ -62,6 +62,7 @@ def follow_up(
     dimensions: tuple[str, ...] = (),
     bank: Mapping[str, Any] | None = None,
     raw_logit: bool = False,
+    exchange: bool = False,
 ) -> Scores:
     """How much likelier the user's next turn is to be pleased than displeased.
 
@@ -79,6 +80,8 @@ def follow_up(
             are a strong variant). None: guerdon's.
         raw_logit: s(f) is the mean of the unnormalised logits, as in the released code (there, one position off
             as well, which is not repeated).
+        exchange: the model reads the dialogue with the roles of user and assistant exchanged, as one that was
+            trained with `models.listening` has learned to; a chat model is used to speaking as the assistant.
 
     Returns:
         One score per rollout, about 0 for an indifferent user, in nats per token; details: 'dimensions', each one's.
@@ -96,6 +99,8 @@ def follow_up(
     ]
     contexts = [dialogue for dialogue in dialogues for _ in texts]
     turns = [[{"role": "user", "content": text}] for _ in dialogues for text in texts]
+    if exchange:
+        contexts, turns = [exchanged(c) for c in contexts], [exchanged(t) for t in turns]
     said = forced(model_of(context, model), contexts, turns)
     per_token = said.logit if raw_logit else said.logp
     means = np.where(said.mask, per_token, 0.0).sum(1) / np.maximum(said.mask.sum(1), 1)
@@ -111,6 +116,16 @@ def follow_up(
     problems = {int(row) // len(texts): why for row, why in said.problems.items()}
     breakdown = [{name: float(column[i]) for name, column in columns.items()} for i in range(len(dialogues))]
     return scored(values, problems, dimensions=breakdown)
+
+
+def exchanged(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A dialogue with the roles of user and assistant exchanged; others stay.
+
+    >>> exchanged([{"role": "user", "content": "Hi"}])
+    [{'role': 'assistant', 'content': 'Hi'}]
+    """
+    other = {"user": "assistant", "assistant": "user"}
+    return [{**m, "role": other.get(m["role"], m["role"])} for m in messages]
 
 
 def _reply(completion: Completion) -> list[Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 r"""The maths verifier: does the reply's final answer equal the reference?
 
-`answer` is the reward; `extract` and `equivalent` are its two halves, to be used by themselves.
+`answer` is the reward; `extract` and `equivalent` are its two halves, to be used by themselves. `steps` scores the
+equations on the way.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from guerdon.rewards.math.equivalence import equivalent, meaningful
 from guerdon.rewards.math.exact import LONGEST
 from guerdon.rewards.math.extract import extract
 from guerdon.rewards.math.notation import tidy, unescaped
+from guerdon.rewards.math.working import steps
 
 _OPEN_BOX = re.compile(r"\\boxed\s*\{([^\n]*)$")  # a reference that lost its last brace; a reply does not get the doubt
 
-__all__ = ["answer", "equivalent", "extract"]
+__all__ = ["answer", "equivalent", "extract", "steps"]
 
 
 @reward(range=(0, 1))

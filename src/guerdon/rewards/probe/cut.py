@@ -39,6 +39,7 @@ class Cut:
         whole_words: a marker does not count inside of a word ('but' in 'attribute').
         first: characters from the beginning to the first marker that counts.
         gap: characters from a cut to the next marker that counts.
+        lines: a piece of fewer lines than this that hold text is one with the next: a step, not an interjection.
         sentence: move the cut back to the end of the sentence before the marker.
         separator: what ends a step.
         budgets: rising; what is beyond the end of the text is at its end, an empty step of the same worth.
@@ -58,16 +59,18 @@ class Cut:
     whole_words: bool = True
     first: int = 1000
     gap: int = 400
+    lines: int = 0
     sentence: bool = True
     separator: str = ".\n\n"
     budgets: tuple[int, ...] = ()
     unit: Literal["tokens", "words", "characters"] = "tokens"
 
     def __post_init__(self) -> None:
-        if min(self.first, self.gap, *self.budgets, 0) < 0 or list(self.budgets) != sorted(set(self.budgets)):
+        least = min(self.first, self.gap, self.lines, *self.budgets, 0)
+        if least < 0 or list(self.budgets) != sorted(set(self.budgets)):
             raise ValueError(
-                f"a cut wants first and gap of 0 or more and rising budgets, got {self.first}, {self.gap} and "
-                f"{self.budgets}"
+                f"a cut wants lines, first and gap of 0 or more and rising budgets, got {self.lines}, {self.first}, "
+                f"{self.gap} and {self.budgets}"
             )
         empty = {"markers": not all(self.markers), "separator": not self.separator, "budgets": not self.budgets}
         if empty.get(self.at) or (self.at == "markers" and not self.markers):
@@ -124,7 +127,7 @@ def _at_markers(text: str, cut: Cut) -> list[int]:
             continue
         if cut.sentence:
             at = max((end.end() for end in _SENTENCE_END.finditer(text, last, at)), default=last)
-        if at > last:
+        if at > last and sum(map(bool, map(str.strip, text[last:at].splitlines()))) >= cut.lines:
             found.append(at)
             last = at
     return found

@@ -6,8 +6,25 @@ says. A reply without that part has said nothing, and is measured as the empty t
 """
 
 from guerdon.rewards.text.distance import cer, edit, wer
-from guerdon.rewards.text.length import length
-from guerdon.rewards.text.matching import exact, f1
+from guerdon.rewards.text.length import length, length_cost, proportion
+from guerdon.rewards.text.matching import contained, exact, f1, relaxed
 from guerdon.rewards.text.overlap import bleu, chrf, rouge
+from guerdon.rewards.text.verdict import specific, verdict
 
-__all__ = ["bleu", "cer", "chrf", "edit", "exact", "f1", "length", "rouge", "wer"]
+__all__ = [
+    "bleu",
+    "cer",
+    "chrf",
+    "contained",
+    "edit",
+    "exact",
+    "f1",
+    "length",
+    "length_cost",
+    "proportion",
+    "relaxed",
+    "rouge",
+    "specific",
+    "verdict",
+    "wer",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +25,8 @@ def bleu(
     answer: Any,
     *,
     order: Literal[1, 2, 3, 4] = 4,
-    smooth: Literal["exp", "floor", "add-k", "none"] = "exp",
+    smooth: Literal["exp", "floor", "add-k", "add-one", "none"] = "exp",
+    brevity: Literal["closest", "shortest"] = "closest",
     effective_order: bool = True,
     tokenize: Literal["13a", "intl", "char", "zh", "none"] = "13a",
     within: Passage = "reply",
@@ -36,16 +38,19 @@ def bleu(
 
     with pₙ the share of the reply's n-grams that stand in the references (each counted at most as often as in
     the reference that has it most), c the number of the reply's tokens and r that of the reference nearest in
-    length. Several references are used together, as BLEU defines.
+    length, or of the shortest. Several references are used together, as BLEU defines.
 
     Args:
         completion: the reply: text or chat messages.
         answer: see `exact`.
         order: N, the longest n-gram.
         smooth: what stands for a pₙ of 0, which would make the whole 0: 'exp' halves it for each order without
-            a match, 'floor' is 0.1 matches, 'add-k' adds 1 from n = 2 on; 'none' leaves it.
+            a match, 'floor' is 0.1 matches, 'add-k' adds 1 from n = 2 on, 'add-one' from n = 1 on, and to the count
+            as well, so that an order longer than the reply counts as full: pₙ = (mₙ + 1)/(tₙ + 1); 'none' leaves it.
+        brevity: which reference sets r. With 'shortest', what `evaluate` does, another reference can only make it
+            easier; 'closest' is the standard.
         effective_order: leaves out the orders longer than the reply. Without, a reply of three words that is the
-            reference scores less than 1.
+            reference scores less than 1. With 'add-one' all orders count.
         tokenize: sacrebleu's tokenizer: '13a' for scripts with spaces, 'zh' for Chinese, 'char' for others without.
         within: see `exact`.
         ignore: see `exact`; BLEU is cased and keeps punctuation.
@@ -59,11 +64,28 @@ def bleu(
     >>> round(score, 4)
     0.5774
 
-    Source: Papineni et al. 2002; sacrebleu (Post, arXiv 1804.08771); smoothing of Chen & Cherry 2014.
+    Source: Papineni et al. 2002; sacrebleu (Post, arXiv 1804.08771); smoothing of Chen & Cherry 2014; 'add-one' with
+    'shortest' is the `bleu` of `evaluate` with smooth=True, the reward of BLEUBERI (2505.11080).
     """
     said, references = sides(completion, answer, within, ignore)
-    score: float = _bleu(order, smooth, effective_order, tokenize).sentence_score(said, references).score
-    return min(1.0, score / 100)
+    metric = _bleu(order, "none" if smooth == "add-one" else smooth, effective_order, tokenize)
+    found = metric.sentence_score(said, references)
+    if smooth != "add-one" and brevity == "closest":
+        return min(1.0, found.score / 100)
+    length = found.sys_len
+    aim = min(len(_tokens(metric, r)) for r in references) if brevity == "shortest" else found.ref_len
+    if smooth != "add-one":
+        counts = (found.counts, found.totals, length, aim)
+        return min(1.0, metric.compute_bleu(*counts, smooth, None, effective_order, order).score / 100)
+    if not length:
+        return 0.0
+    precisions = ((m + 1) / (t + 1) for m, t in zip(found.counts, found.totals, strict=True))
+    return min(1.0, math.exp(1 - aim / length)) * math.prod(precisions) ** (1 / order)
+
+
+def _tokens(metric: BLEU, text: str) -> list[str]:
+    written: str = metric.tokenizer(text)
+    return written.split()
 
 
 _sacrebleu = needs("text.chrf", "sacrebleu", extra="text")

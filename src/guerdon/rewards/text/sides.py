@@ -47,6 +47,14 @@ def sides(completion: Completion, answer: Any, within: Passage, ignore: Ignore) 
     return normalize(passage(text_of(completion), within) or "", ignore), telling
 
 
+def asked(prompt: Completion) -> str:
+    """The text of a prompt; of chat messages the last of the user, '' if there is none."""
+    if isinstance(prompt, str):
+        return prompt
+    turns = [message for message in prompt if message.get("role") == "user"]
+    return text_of([{**turns[-1], "role": "assistant"}]) if turns else ""
+
+
 def texts(answer: Any) -> list[str]:
     """The references of a row as text.
 

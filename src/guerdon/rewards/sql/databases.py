@@ -1,0 +1,277 @@
+"""Databases that queries may read, and do nothing else with: SQLite and DuckDB, from a file or from the row."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+from urllib.parse import quote
+
+import numpy as np
+
+from guerdon.core.errors import Abstain
+from guerdon.core.parsing import read_json, shown
+
+System = Literal["sqlite", "duckdb"]
+Rows = list[tuple[Any, ...]]
+
+LONGEST_CELL = 1 << 20  # bytes of a text or blob in SQLite, intermediate ones included
+MEMORY = "512MB"  # of DuckDB
+STEPS = 10_000  # of SQLite's machine between two looks at the clock
+FIRST, LARGEST = 256, 4096  # rows that are fetched at a time: the more, the more of them have been right
+KEPT = 32  # databases that stay open
+RESULTS = 4  # results that are kept of each: the rows of a group have one reference
+
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,  # no files, no network, no ATTACH
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "memory_limit": MEMORY,
+    "temp_directory": "",
+    "threads": 1,
+}
+
+
+class QueryFailed(Exception):
+    """A query gives no result: it is no query, writes, or takes too long."""
+
+
+class Database(Protocol):
+    """A database that is open for reading."""
+
+    results: dict[str, tuple[int, Rows]]
+
+    def run(self, query: str, seconds: float) -> contextlib.AbstractContextManager[tuple[int, Iterator[Rows]]]:
+        """How many columns a query's result has, and its rows, some at a time.
+
+        Raises:
+            QueryFailed: on entering or while rows are fetched.
+        """
+
+
+def fetched(database: Database, query: str, seconds: float, most: int) -> tuple[int, Rows]:
+    """The whole result of a query: how many columns, and the rows; the last few are kept.
+
+    Raises:
+        QueryFailed: if it gives none, or more than `most` rows.
+    """
+    known = database.results.get(query)
+    if known is None:
+        rows: Rows = []
+        with database.run(query, seconds) as (width, pieces):
+            for piece in pieces:
+                rows += piece
+                if len(rows) > most:
+                    break
+        known = (width, rows)
+    if len(known[1]) > most:
+        raise QueryFailed(f"gives more than {most} rows")
+    database.results[query] = known
+    if len(database.results) > RESULTS:
+        del database.results[next(iter(database.results))]
+    return known
+
+
+def opened(database: Any, system: System, folder: str) -> Database:
+    """The database of a row, open for reading; it is kept open for other rows.
+
+    Args:
+        database: the path of a file, or `{"schema": "CREATE TABLE …", "rows": {"table": [[…], …]}}`, or that as JSON
+            text.
+        system: what reads it.
+        folder: where relative paths begin.
+
+    Raises:
+        Abstain: if it cannot be opened.
+    """
+    try:
+        if isinstance(database, str) and not database.lstrip().startswith("{"):
+            path = os.path.join(folder, database)
+            state = os.stat(path)
+            return _opened(system, path, (state.st_mtime_ns, state.st_size), threading.get_ident())
+        text = database if isinstance(database, str) else json.dumps(database, default=_plain)
+        return _opened(system, text, None, threading.get_ident())
+    except (OSError, ValueError, TypeError, sqlite3.Error, QueryFailed) as error:
+        raise Abstain(f"database not usable: {_said(error)}") from None
+
+
+@lru_cache(maxsize=KEPT)
+def _opened(system: System, where: str, state: tuple[int, int] | None, thread: int) -> Database:
+    kind = Sqlite if system == "sqlite" else DuckDB
+    return kind.file(where) if state else kind.inline(*_content(where))
+
+
+def _content(text: str) -> tuple[str, dict[str, Any]]:
+    """The schema and the rows of a database that stands in the row."""
+    match read_json(text, nan="accept"):
+        case {"schema": str(schema), "rows": dict(rows), **others} if not others:
+            return schema, rows
+        case {"schema": str(schema), **others} if not others:
+            return schema, {}
+    raise ValueError(f"a path, or a schema and rows: {shown(text)}")
+
+
+def _inserts(rows: Mapping[str, Any]) -> Iterator[tuple[str, list[Sequence[Any]]]]:
+    """For each table a statement that inserts a row, and the rows."""
+    for table, content in rows.items():
+        records = [list(row.values()) if isinstance(row, dict) else row for row in content]
+        names = f" ({', '.join(map(_quoted, content[0]))})" if content and isinstance(content[0], dict) else ""
+        if records:
+            yield f"INSERT INTO {_quoted(table)}{names} VALUES ({', '.join('?' * len(records[0]))})", records
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(f"no plain data: {shown(value)}")
+
+
+class Sqlite:
+    """A SQLite database. What is not reading is refused when a query is prepared; the clock is looked at as it runs."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.results: dict[str, tuple[int, Rows]] = {}
+        self._connection = connection
+        self._until = 0.0
+        connection.execute("PRAGMA query_only = ON").close()
+        for limit, most in (
+            (sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL),
+            (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
+            (sqlite3.SQLITE_LIMIT_WORKER_THREADS, 0),
+            (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000),  # matching takes their product with the text
+        ):
+            connection.setlimit(limit, most)
+        connection.set_authorizer(_reading)
+        connection.set_progress_handler(self._late, STEPS)
+
+    @classmethod
+    def file(cls, path: str) -> Sqlite:
+        """A file; taken for one that nobody changes, unless its journal says otherwise."""
+        immutable = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
+        connection = sqlite3.connect(f"file:{quote(path)}?mode=ro{immutable}", uri=True)
+        connection.execute("SELECT 1 FROM sqlite_master").close()
+        return cls(connection)
+
+    @classmethod
+    def inline(cls, schema: str, rows: Mapping[str, Any]) -> Sqlite:
+        connection = sqlite3.connect(":memory:")
+        connection.executescript(schema)
+        for statement, records in _inserts(rows):
+            connection.executemany(statement, records)
+        connection.commit()
+        return cls(connection)
+
+    @contextlib.contextmanager
+    def run(self, query: str, seconds: float) -> Iterator[tuple[int, Iterator[Rows]]]:
+        """See `Database.run`."""
+        self._until = time.monotonic() + seconds
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute(query)
+            if cursor.description is None:
+                raise QueryFailed("gives no result")
+            yield len(cursor.description), _pieces(cursor)
+        except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as error:
+            late = "interrupted" in str(error)
+            raise QueryFailed(f"takes more than {seconds:g} s" if late else _said(error)) from None
+        finally:
+            cursor.close()
+
+    def _late(self) -> bool:
+        return time.monotonic() > self._until
+
+
+def _reading(action: int, first: str | None, second: str | None, *_: object) -> int:
+    allowed = action in _READING and second != "load_extension"
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+class DuckDB:
+    """A DuckDB database, without files, network and settings; each query is in a transaction that only reads."""
+
+    def __init__(self, connection: Any) -> None:
+        self.results: dict[str, tuple[int, Rows]] = {}
+        self._connection = connection
+        connection.execute("SET lock_configuration = true")
+
+    @classmethod
+    def file(cls, path: str) -> DuckDB:
+        import duckdb
+
+        with _explained():
+            return cls(duckdb.connect(path, read_only=True, config=_CLOSED))
+
+    @classmethod
+    def inline(cls, schema: str, rows: Mapping[str, Any]) -> DuckDB:
+        import duckdb
+
+        with _explained():
+            connection = duckdb.connect(":memory:", config=_CLOSED)
+            connection.execute(schema)
+            for statement, records in _inserts(rows):
+                connection.executemany(statement, records)
+            return cls(connection)
+
+    @contextlib.contextmanager
+    def run(self, query: str, seconds: float) -> Iterator[tuple[int, Iterator[Rows]]]:
+        """See `Database.run`."""
+        import duckdb
+
+        connection = self._connection
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            connection.interrupt()
+
+        alarm = threading.Timer(seconds, stop)
+        alarm.daemon = True
+        alarm.start()
+        try:
+            statements = connection.extract_statements(query)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise QueryFailed("is not one query that reads")
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+            try:
+                result = connection.execute(statements[0])
+                yield len(result.description), _pieces(result)
+            finally:
+                connection.execute("ROLLBACK")
+        except (duckdb.Error, RuntimeError, ValueError, MemoryError) as error:
+            raise QueryFailed(f"takes more than {seconds:g} s" if late.is_set() else _said(error)) from None
+        finally:
+            alarm.cancel()
+            alarm.join()  # it may be interrupting, which would hit the next query
+
+
+def _pieces(cursor: Any) -> Iterator[Rows]:
+    size = FIRST
+    while rows := cursor.fetchmany(size):
+        yield rows
+        size = min(2 * size, LARGEST)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise QueryFailed(_said(error)) from None
+
+
+def _said(error: BaseException) -> str:
+    """The first line of what an error says, cut to a length."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

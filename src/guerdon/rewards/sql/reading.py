@@ -1,0 +1,51 @@
+"""The query in a completion, and the reference's."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from guerdon.core.errors import Abstain
+from guerdon.core.parsing import Completion, last_fenced, last_tag, passage, shown, text_of
+
+LONGEST = 20_000  # characters of a query; parsers recurse
+
+_SKIPPED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]", re.DOTALL)
+_MARK = re.compile(r"[()]|\border\s+by\b", re.IGNORECASE)
+
+
+def query_in(completion: Completion) -> str:
+    """The reply's last SQL block, else its last `<answer>`, else all of it; '' if there is none.
+
+    >>> query_in("<think>`SELECT 0`?</think><answer>\\n```sql\\nSELECT 1;\\n```\\n</answer>")
+    'SELECT 1'
+    """
+    reply = passage(text_of(completion), "reply") or ""
+    query = last_fenced(reply, "", "sql", "sqlite", "duckdb") or last_tag(reply, "answer") or reply
+    return query.strip().rstrip(";").rstrip()
+
+
+def reference(query: Any) -> str:
+    """The query of the row.
+
+    Raises:
+        Abstain: if there is none.
+    """
+    if not isinstance(query, str) or not query.strip(" \t\r\n;"):
+        raise Abstain(f"query not text: {shown(query)}")
+    return query.strip().rstrip(";").rstrip()
+
+
+def ordered(query: str) -> bool:
+    """Whether the outermost query has an ORDER BY, so that the order of its rows means something.
+
+    >>> ordered("SELECT a FROM t ORDER BY a"), ordered("SELECT a FROM (SELECT a FROM t ORDER BY a LIMIT 3)")
+    (True, False)
+    """
+    depth = 0
+    for mark in _MARK.finditer(_SKIPPED.sub(" ", query)):
+        if mark[0] in "()":
+            depth += 1 if mark[0] == "(" else -1
+        elif depth == 0:
+            return True
+    return False

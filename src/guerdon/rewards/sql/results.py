@@ -1,0 +1,112 @@
+"""Whether two results are the same rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from guerdon.core.parsing import shown
+from guerdon.rewards.sql.databases import Rows
+
+MOST = 64 << 20  # characters and bytes of a result that is not compared row by row as it comes
+
+
+def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, tolerance: float = 0.0) -> str | None:
+    """How a result differs from what is expected; None if it does not.
+
+    Cells are equal as in Python (1 == 1.0 == True, None == None). No more is fetched than it takes to see a
+    difference: at the first row that is not among those expected the rest is not asked for.
+
+    Args:
+        expected: the rows.
+        pieces: the other result, some rows at a time.
+        ordered: whether rows have to come in the same order. Otherwise each has to come as often.
+        tolerance: how far two numbers may differ, |a − b| ≤ tolerance · max(1, |b|), where one of them is a float.
+
+    >>> difference([(1,), (1,), (2,)], iter([[(2,), (1,), (1,)]]), ordered=False)
+    >>> difference([(1,), (1,), (2,)], iter([[(2,), (2,), (1,)]]), ordered=False)
+    'has a row too often: (2,)'
+    """
+    same = 0
+    for piece in pieces:
+        if piece != expected[same : same + len(piece)]:
+            break
+        same += len(piece)
+    else:
+        return None if same == len(expected) else f"has {same} rows, not {len(expected)}"
+    rest, others = expected[same:], chain([piece], pieces)
+    if tolerance:
+        return _far(rest, others, ordered, tolerance)
+    if ordered:
+        place = next((k for k, (a, b) in enumerate(zip(piece, rest, strict=False)) if a != b), len(rest))
+        return f"differs in row {same + place + 1}"
+    try:
+        return _unmatched(rest, others)
+    except TypeError:  # lists and structures, of DuckDB
+        return _unmatched(list(map(repr, rest)), (list(map(repr, rows)) for rows in others))
+
+
+def _unmatched(expected: list[Any], pieces: Iterator[list[Any]]) -> str | None:
+    """What is not the same in two multisets."""
+    distinct = set(expected)
+    left = Counter(expected) if len(distinct) < len(expected) else None
+    found: set[Any] = set()
+    count = 0
+    for piece in pieces:
+        rows = set(piece)  # hashes rows once: what is done with sets of them does not again
+        if not rows <= distinct:
+            return f"has a row that is not expected: {shown(next(row for row in piece if row not in distinct))}"
+        count += len(piece)
+        if left is None:
+            found |= rows
+            often = [] if len(found) == count else [row for row, n in Counter(piece).items() if n > 1] or piece
+        else:
+            left.subtract(piece)
+            often = [row for row in piece if left[row] < 0]
+        if often:
+            return f"has a row too often: {shown(often[0])}"
+    return f"lacks {len(expected) - count} rows" if count < len(expected) else None
+
+
+def _far(expected: Rows, pieces: Iterator[Rows], ordered: bool, tolerance: float) -> str | None:
+    rows: Rows = []
+    size = 0
+    for piece in pieces:
+        rows += piece
+        size += sum(len(cell) for row in piece for cell in row if isinstance(cell, (str, bytes)))
+        if len(rows) > len(expected) or size > MOST:
+            return "has too many rows, or too long ones"
+    if len(rows) != len(expected):
+        return f"lacks {len(expected) - len(rows)} rows"
+    if not ordered:
+        floats = {k for row in chain(rows, expected) for k, cell in enumerate(row) if isinstance(cell, float)}
+        rows, expected = (sorted(some, key=lambda row: _rank(row, floats)) for some in (rows, expected))
+    for row, other in zip(rows, expected, strict=True):
+        if not all(_near(a, b, tolerance) for a, b in zip(row, other, strict=True)):
+            return f"has {shown(row)} where {shown(other)} is expected"
+    return None
+
+
+def _near(value: Any, expected: Any, tolerance: float) -> bool:
+    if isinstance(value, (int, float)) and isinstance(expected, (int, float)):
+        return value == expected or (
+            (isinstance(value, float) or isinstance(expected, float))
+            and abs(value - expected) <= tolerance * max(1.0, abs(expected))
+        )
+    return bool(value == expected)
+
+
+def _rank(row: tuple[Any, ...], floats: set[int]) -> tuple[Any, ...]:
+    """An order of rows in which those that are nearly equal stand in like places: floats count last."""
+    exact = [_cell(cell) for k, cell in enumerate(row) if k not in floats]
+    return (exact, [_cell(row[k]) for k in sorted(floats)])
+
+
+def _cell(cell: Any) -> tuple[int, Any]:
+    if cell is None:
+        return (0, 0)
+    if isinstance(cell, (int, float)):
+        return (1, cell)
+    return (2, repr(cell))

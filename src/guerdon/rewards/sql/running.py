@@ -1,0 +1,143 @@
+"""`sql.execution`: a query is executed beside the reference, and gives the same rows or does not."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from guerdon.algebra import reward
+from guerdon.core.errors import Abstain, MissingExtra
+from guerdon.core.parsing import Completion
+from guerdon.rewards.sql.databases import QueryFailed, System, fetched, opened
+from guerdon.rewards.sql.reading import LONGEST, ordered, query_in, reference
+from guerdon.rewards.sql.results import difference
+
+Order = Literal["ignore", "keep", "as_asked"]
+
+START = 30.0  # seconds, besides those of the queries, after which an engine gives a row up
+
+
+def valid(*, seconds: float, rows: int, tolerance: float, system: System, **others: Any) -> tuple[str, ...]:
+    """Nothing that is required, and a check of the options.
+
+    Raises:
+        ValueError: if one of them cannot be meant.
+        MissingExtra: if what they need is not installed.
+    """
+    if not 0 < seconds < math.inf or rows < 1:
+        raise ValueError(f"seconds and rows are positive, got {seconds} and {rows}")
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"a tolerance is 0 or more, got {tolerance}")
+    if system == "duckdb" and find_spec("duckdb") is None:
+        raise MissingExtra("a query of DuckDB", "sql")
+    return ()
+
+
+def longest(*, seconds: float, **others: Any) -> float:
+    """The engine's deadline for a row: a worker that is at it for longer is stuck."""
+    return 2 * seconds + START
+
+
+@reward(range=(0, 1), requires=valid, deadline=longest)
+def execution(
+    completion: Completion,
+    query: Any,
+    database: Any,
+    *,
+    system: System = "sqlite",
+    order: Order = "ignore",
+    empty: Literal["abstain", "accept"] = "abstain",
+    tolerance: float = 0.0,
+    seconds: float = 5.0,
+    rows: int = 100_000,
+    folder: str = "",
+) -> tuple[float, dict[str, Any]]:
+    """1 if a query gives the rows that the reference gives, each as often, else 0.
+
+    The database is open for reading. A query that writes, attaches or sets something, several statements, and one
+    that is not done in time get the floor. In SQLite that is decided as it is prepared and while it runs; DuckDB
+    has in addition no files and no network.
+
+    Args:
+        completion: the reply: text or chat messages.
+        query: the reference.
+        database: the path of a file; or `{"schema": "CREATE TABLE …", "rows": {"table": [[…], …]}}`, or its JSON text.
+        system: what executes them; 'duckdb' needs guerdon[sql].
+        order: 'ignore' compares multisets; a set, as some benchmarks have it, would let `SELECT DISTINCT` pass for a
+            query without. 'keep' compares lists, 'as_asked' if the reference's outermost query has an ORDER BY; where
+            that leaves ties, both deny right answers.
+        empty: what becomes of a reference without rows: any query that finds nothing equals it, so by default it is
+            an abstention.
+        tolerance: how far two numbers may differ, |a − b| ≤ tolerance · max(1, |b|), where one of them is a float: sums
+            depend on the order of their terms.
+        seconds: each query may take.
+        rows: the reference may give; if it gives more, the row abstains. Of the answer no more are fetched than that.
+        folder: where relative paths begin.
+
+    Returns:
+        The score, and as details the query, and why the score is not 1.
+
+    Raises:
+        Abstain: if the database cannot be opened, or the reference gives no result.
+        MissingExtra: at once, if DuckDB is not installed.
+        ValueError: at once, if a limit is not positive.
+
+    >>> from guerdon.rewards import sql
+    >>> shop = {"schema": "CREATE TABLE t (a, b)", "rows": {"t": [[1, 1], [2, 2], [3, 2]]}}
+    >>> judge = sql.execution().evaluate
+    >>> judge("```sql\\nSELECT a FROM t WHERE b > 1 ORDER BY a DESC\\n```", "SELECT a FROM t WHERE b = 2", shop)[0]
+    1.0
+    >>> judge("DELETE FROM t", "SELECT a FROM t WHERE b = 2", shop)
+    (0.0, {'query': 'DELETE FROM t', 'reason': 'not authorized'})
+
+    Source: execution accuracy of Spider and BIRD (arXiv 2305.03111), with multisets in place of sets; the execution
+    reward of Reasoning-SQL (arXiv 2503.23157).
+    """
+    said = query_in(completion)
+    wrong, _ = compared(
+        said, reference(query), database, system=system, order=order, empty=empty, tolerance=tolerance,
+        seconds=seconds, rows=rows, folder=folder,
+    )  # fmt: skip
+    return float(wrong is None), {"query": said, **({"reason": wrong} if wrong else {})}
+
+
+def compared(
+    said: str,
+    wanted: str,
+    database: Any,
+    *,
+    system: System,
+    order: Order,
+    empty: Literal["abstain", "accept"],
+    tolerance: float,
+    seconds: float,
+    rows: int,
+    folder: str,
+) -> tuple[str | None, bool]:
+    """Why the results of two queries differ, None if they do not; and whether the first gives a result at all.
+
+    Raises:
+        Abstain: if the database cannot be opened, or the second query gives no result.
+    """
+    base = opened(database, system, folder)
+    try:
+        width, expected = fetched(base, wanted, seconds, rows)
+    except QueryFailed as error:
+        raise Abstain(f"the reference {error}" if _verb(error) else f"the reference fails: {error}") from None
+    if not expected and empty == "abstain":
+        raise Abstain("the reference gives no rows, as many wrong queries do; empty='accept' takes it")
+    if not said or len(said) > LONGEST:
+        return ("no query" if not said else f"more than {LONGEST} characters"), False
+    keep = order == "keep" or (order == "as_asked" and ordered(wanted))
+    try:
+        with base.run(said, seconds) as (columns, pieces):
+            if columns != width:
+                return f"gives {columns} columns, not {width}", True
+            return difference(expected, pieces, ordered=keep, tolerance=tolerance), True
+    except QueryFailed as error:
+        return str(error), False
+
+
+def _verb(error: QueryFailed) -> bool:
+    return str(error).split()[0] in ("gives", "takes", "is")

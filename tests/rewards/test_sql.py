@@ -1,0 +1,411 @@
+"""Generated SQL: results as multisets, what a query may not do, and what its text is worth."""
+
+import json
+import random
+import sqlite3
+import time
+from collections import Counter
+
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guerdon import algebra
+from guerdon.algebra import spec
+from guerdon.core.errors import Abstain
+from guerdon.core.rollouts import Rollouts
+from guerdon.rewards import sql
+from guerdon.rewards.sql.reading import ordered, query_in
+from guerdon.rewards.sql.results import difference
+
+SHOP = {
+    "schema": "CREATE TABLE t (a INTEGER, b INTEGER); CREATE TABLE u (a INTEGER, name TEXT);",
+    "rows": {"t": [[1, 1], [2, 2], [3, 3], [3, 4]], "u": [[1, "one"], [2, "two"], [3, None]]},
+}
+GOLD = "SELECT a FROM t WHERE b>1"
+SYSTEMS = ["sqlite", "duckdb"]
+
+
+def score(query, gold=GOLD, database=SHOP, **options):
+    return sql.execution(**options).evaluate(query, gold, database)
+
+
+@pytest.fixture(params=SYSTEMS)
+def shop_file(request, tmp_path):
+    path = tmp_path / "shop.db"
+    connection = sqlite3.connect(path) if request.param == "sqlite" else duckdb.connect(str(path))
+    for statement in SHOP["schema"].split(";")[:2]:
+        connection.execute(statement)
+    connection.executemany("INSERT INTO t VALUES (?, ?)", SHOP["rows"]["t"])
+    connection.commit()
+    connection.close()
+    return request.param, path
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SELECT a FROM t WHERE b > 1", 1.0),
+        ("SELECT a FROM t WHERE b > 1 ORDER BY a DESC", 1.0),
+        ("```sql\nSELECT t.a FROM t WHERE NOT b <= 1;\n```", 1.0),
+        ("SELECT DISTINCT a FROM t WHERE b > 1", 0.0),  # as a set it would be right
+        ("SELECT a FROM t WHERE b > 1 UNION ALL SELECT 3", 0.0),
+        ("SELECT a FROM t WHERE b > 2", 0.0),
+        ("SELECT a, b FROM t WHERE b > 1", 0.0),
+        ("SELECT a FROM nothing", 0.0),
+        ("no query at all", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_a_query_is_right_if_it_gives_the_same_rows_as_often(system, query, expected):
+    assert score(query, system=system)[0] == expected
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_order_counts_where_it_is_asked_for(system):
+    up, down = "SELECT a FROM t ORDER BY a", "SELECT a FROM t ORDER BY a DESC"
+    assert score(down, up, system=system)[0] == 1.0
+    assert score(down, up, system=system, order="keep")[0] == 0.0
+    assert score(down, up, system=system, order="as_asked")[0] == 0.0
+    assert score(down, "SELECT a FROM t", system=system, order="as_asked")[0] == 1.0
+
+
+def test_an_order_inside_brackets_comments_and_texts_is_not_the_results():
+    assert ordered("SELECT a FROM t\nORDER  BY a")
+    assert not ordered("SELECT a FROM (SELECT a FROM t ORDER BY a) -- order by a")
+    assert not ordered("SELECT 'order by', \"order by\" FROM t /* order by */")
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "DELETE FROM t",
+        "INSERT INTO t VALUES (9, 9)",
+        "DROP TABLE t",
+        "CREATE TEMP TABLE x AS SELECT 1",
+        "UPDATE t SET a = 0",
+        "ATTACH DATABASE '/tmp/guerdon_attached.db' AS x",
+        "SELECT a FROM t WHERE b>1; DROP TABLE t",
+        "PRAGMA writable_schema = 1",
+        "SELECT load_extension('x')",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "COPY t TO '/tmp/guerdon_copied.csv'",
+        "SET threads = 4",
+        "INSTALL httpfs",
+        "EXPORT DATABASE '/tmp/guerdon_exported'",
+        "VACUUM INTO '/tmp/guerdon_vacuumed.db'",
+    ],
+)
+def test_a_query_that_does_more_than_read_gets_the_floor_and_changes_nothing(system, hostile):
+    found, details = score(hostile, system=system)
+    assert found == 0.0
+    assert details["reason"]
+    assert score(GOLD, system=system)[0] == 1.0
+
+
+def test_files_are_open_for_reading_only(shop_file):
+    system, path = shop_file
+    before = path.read_bytes()
+    for query in ("DELETE FROM t", "CREATE TABLE x (a INTEGER)", "PRAGMA user_version = 7"):
+        assert score(query, database=str(path), system=system)[0] == 0.0
+    assert score(GOLD, database="shop.db", folder=str(path.parent), system=system)[0] == 1.0
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == ["shop.db"]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_query_that_never_ends_is_ended_and_the_next_one_is_not(system):
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    start = time.monotonic()
+    assert score(endless, system=system, seconds=0.2) == (0.0, {"query": endless, "reason": "takes more than 0.2 s"})
+    assert time.monotonic() - start < 5
+    assert score(GOLD, system=system, seconds=0.2)[0] == 1.0
+
+
+def test_no_more_is_fetched_than_it_takes_to_see_a_difference():
+    endless = "WITH RECURSIVE n(i) AS (SELECT 7 UNION ALL SELECT 7 FROM n) SELECT i FROM n"
+    assert score(endless, seconds=60.0)[1]["reason"] == "has a row that is not expected: (7,)"
+    assert score(endless, "SELECT 7", seconds=60.0)[1]["reason"] == "has a row too often: (7,)"
+
+
+def test_a_result_of_duckdb_is_not_made_before_it_is_asked_for():
+    many = "SELECT 7 FROM range(1000000000000)"
+    assert score(many, system="duckdb", seconds=60.0)[1]["reason"] == "has a row that is not expected: (7,)"
+
+
+def test_a_cell_as_large_as_memory_is_refused():
+    assert "too big" in score("SELECT zeroblob(2000000000)")[1]["reason"]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    ("gold", "database", "reason"),
+    [
+        ("SELECT nothing FROM t", SHOP, "the reference fails"),
+        ("DROP TABLE t", SHOP, "the reference"),
+        ("SELECT a FROM t WHERE b > 99", SHOP, "gives no rows"),
+        (None, SHOP, "query not text"),
+        (GOLD, "/nowhere/at/all.db", "database not usable"),
+        (GOLD, {"tables": []}, "database not usable"),
+        (GOLD, {"schema": "CREATE TABEL t (a)"}, "database not usable"),
+        (GOLD, 7, "database not usable"),
+    ],
+)
+def test_what_is_wrong_with_the_row_is_an_abstention(system, gold, database, reason):
+    with pytest.raises(Abstain, match=reason):
+        score("SELECT a FROM t", gold, database, system=system)
+
+
+def test_an_empty_reference_is_taken_if_it_is_asked_for():
+    assert score("SELECT a FROM t WHERE b = -1", "SELECT a FROM t WHERE b > 99", empty="accept")[0] == 1.0
+
+
+def test_a_reference_that_gives_too_much_abstains():
+    with pytest.raises(Abstain, match="more than 2 rows"):
+        score("SELECT a FROM t", "SELECT a FROM t", rows=2)
+
+
+def test_sums_may_differ_by_their_order():
+    gold, other = "SELECT 0.1 + 0.2 + 0.3 UNION ALL SELECT 2", "SELECT 2 UNION ALL SELECT 0.3 + 0.2 + 0.1"
+    assert 0.1 + 0.2 + 0.3 != 0.3 + 0.2 + 0.1
+    assert score(other, gold)[0] == 0.0
+    assert score(other, gold, tolerance=1e-9)[0] == 1.0
+    assert score("SELECT 2 UNION ALL SELECT 0.61", gold, tolerance=1e-9)[0] == 0.0
+    assert score("SELECT 3 UNION ALL SELECT 0.6", gold, tolerance=0.1)[0] == 0.0
+
+
+def test_a_database_may_be_json_and_its_rows_records():
+    records = {"schema": "CREATE TABLE t (b, a)", "rows": {"t": [{"a": 1, "b": 2}, {"a": 3, "b": 4}]}}
+    assert score("SELECT 3", "SELECT a FROM t WHERE b = 4", json.dumps(records))[0] == 1.0
+
+
+def test_a_file_that_changes_is_read_again(tmp_path):
+    path = tmp_path / "t.db"
+    for value in (1, 2):
+        connection = sqlite3.connect(path)
+        connection.executescript(f"DROP TABLE IF EXISTS t; CREATE TABLE t (a); INSERT INTO t VALUES ({value});")
+        connection.close()
+        assert score(f"SELECT {value}", "SELECT a FROM t", str(path))[0] == 1.0
+        assert score(f"SELECT {3 - value}", "SELECT a FROM t", str(path))[0] == 0.0
+
+
+cells = st.one_of(st.none(), st.integers(-2, 2), st.sampled_from(["", "x"]), st.sampled_from([0.5, 1.0]))
+tables = st.lists(st.tuples(cells, cells), max_size=8)
+
+
+@given(tables, tables, st.integers(1, 4))
+def test_results_are_compared_as_multisets_however_they_come(expected, other, size):
+    pieces = [other[k : k + size] for k in range(0, len(other), size)]
+    assert (difference(expected, iter(pieces), ordered=False) is None) == (Counter(expected) == Counter(other))
+    assert (difference(expected, iter(pieces), ordered=True) is None) == (expected == other)
+
+
+@given(tables, st.randoms(use_true_random=False), st.sampled_from([0.0, 1e-9]))
+def test_any_order_of_the_same_rows_is_the_same_multiset(rows, rng, tolerance):
+    other = rng.sample(rows, len(rows))
+    assert difference(rows, iter([other]), ordered=False, tolerance=tolerance) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 9)), max_size=8), st.randoms(use_true_random=False))
+def test_rows_that_are_nearly_the_same_find_one_another(rows, rng):
+    other = [(a, b * (1 + 1e-12)) for a, b in rng.sample(rows, len(rows))]
+    assert difference(rows, iter([other]), ordered=False, tolerance=1e-6) is None
+
+
+@pytest.mark.parametrize(
+    ("completion", "query"),
+    [
+        ("SELECT 1;", "SELECT 1"),
+        ("<think>```sql\nSELECT 0\n```</think>\n```sql\nSELECT 1\n```", "SELECT 1"),
+        ("<think>x</think><answer> SELECT 1 ; </answer>", "SELECT 1"),
+        ("```python\nprint()\n```\n<answer>SELECT 1</answer>", "SELECT 1"),
+        ("<think>never done: SELECT 1", ""),
+        ([{"role": "assistant", "content": "SELECT 1"}, {"role": "tool", "content": "SELECT 2"}], "SELECT 1"),
+    ],
+)
+def test_the_query_of_a_reply(completion, query):
+    assert query_in(completion) == query
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (GOLD, 1.0),
+        ("SELECT x.A FROM T AS x WHERE x.B>5", 1.0),  # table t, columns a and b, whatever they are called here
+        ("SELECT a FROM t", 2 / 3),
+        ("SELECT a, name FROM t JOIN u USING (a) WHERE b>1", 3 / 5),
+        ("WITH w AS (SELECT a FROM t WHERE b>1) SELECT a FROM w", 1.0),
+        ("SELECT count(a) AS n FROM t WHERE b>1 ORDER BY n", 1.0),
+        ("SELECT c FROM v", 0.0),
+        ("SELEC a FROM", 0.0),
+        ("DROP TABLE t", 0.0),
+    ],
+)
+def test_linking_is_the_overlap_of_the_names_of_tables_and_columns(query, expected):
+    assert sql.linking().evaluate(query, GOLD)[0] == pytest.approx(expected)
+
+
+def test_linking_of_two_queries_that_refer_to_nothing_is_whole():
+    assert sql.linking().evaluate("SELECT 1", "SELECT 2")[0] == 1.0
+    with pytest.raises(Abstain, match="the reference fails"):
+        sql.linking().evaluate("SELECT 1", "SELECT FROM WHERE")
+
+
+def test_naming_every_table_and_column_does_not_pay():
+    everything = "SELECT a, b, name FROM t, u"
+    assert sql.linking().evaluate(everything, GOLD)[0] < sql.linking().evaluate("SELECT a, b FROM t", GOLD)[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("SELECT a FROM t WHERE b>2", 4 / 6), (GOLD.lower(), 1.0), ("SELECT", 0.0), ("SELECT a " * 50, 1 / 6)],
+)
+def test_ngrams_are_the_overlap_of_sets_of_pairs_of_words(query, expected):
+    assert sql.ngrams().evaluate(query, GOLD) == pytest.approx(expected)
+    assert sql.ngrams(n=9).evaluate(query, GOLD) in (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SELECT a FROM t WHERE b IN (SELECT 1)", 1.0),
+        ("WITH x AS (SELECT 1) SELECT * FROM x UNION SELECT 2", 1.0),
+        ("-- all\nSELECT *\nFROM t", 1.0),
+        ("SELECT a FROM t WHERE", 0.0),
+        ("SELECT (a FROM t", 0.0),
+        ("SELECT 1; SELECT 2", 0.0),
+        ("DELETE FROM t", 0.0),
+        ("The answer is 42.", 0.0),
+        ("SELECT " + "(" * 5000, 0.0),
+    ],
+)
+def test_syntax_is_one_query_that_parses(query, expected):
+    assert sql.syntax().evaluate(query)[0] == expected
+
+
+def think(query):
+    return f"<think>hm</think><answer>{query}</answer>"
+
+
+def test_reasoning_sql_worked_numbers():
+    grade = sql.graded(judge="opinion").evaluate
+    assert grade(think(GOLD), GOLD, SHOP, 0.5)[0] == 7.0  # a right query gets no judge's points
+    wrong, details = grade(think("SELECT a FROM t WHERE b>2"), GOLD, SHOP, 0.5)
+    assert wrong == pytest.approx(0 + 2 * 0.5 + 1 + 1 + 4 / 6 + 1)
+    assert details["parts"]["overlaps"] == pytest.approx(4 / 6)
+    broken, details = grade(think("SELECT a FROM t WHERE WHERE b>1"), GOLD, SHOP, 0.0)
+    assert details["parts"] == {
+        "executes": 0.0, "judged": 0.0, "runs": 0.0, "links": 0.0, "overlaps": pytest.approx(5 / 6), "formed": 1.0,
+    }  # fmt: skip
+    assert broken == pytest.approx(5 / 6 + 1)
+    assert sql.graded().range == (0.0, 7.0)
+
+
+def test_reasoning_sql_asks_its_judge_only_where_the_query_is_wrong():
+    asked = []
+
+    def judge(prompt, wanted, said):
+        asked.append((prompt, wanted, said))
+        return 0.25
+
+    grade = sql.graded(judge=judge).evaluate
+    assert grade(think(GOLD), GOLD, SHOP, "which?")[1]["parts"]["judged"] == 0.0
+    assert asked == []
+    assert grade(think("SELECT b FROM t"), GOLD, SHOP, "which?")[1]["parts"]["judged"] == 0.25
+    assert asked == [("which?", GOLD, "SELECT b FROM t")]
+    assert sql.graded(judge=judge).reads == ("completion", "query", "database", "prompt")
+
+
+@pytest.mark.parametrize("opinion", [None, "good", 2.0, float("nan")])
+def test_a_judge_without_an_opinion_is_an_abstention(opinion):
+    with pytest.raises(Abstain, match="opinion"):
+        sql.graded(judge="opinion").evaluate(think("SELECT b FROM t"), GOLD, SHOP, opinion)
+
+
+def test_reasoning_sql_a_right_query_in_other_words_is_below_a_wrong_look_alike_unless_they_are_ordered():
+    right = "SELECT a FROM (SELECT * FROM t) AS x WHERE NOT (b<2)"
+    alike = "SELECT a FROM t WHERE b>2"
+    rows = Rollouts(
+        ["?"] * 2,
+        [think(right).replace("<think>hm</think>", ""), think(alike)],
+        {"query": [GOLD] * 2, "database": [json.dumps(SHOP)] * 2, "opinion": [0.0, 1.0]},
+    )
+    graded = sql.graded(judge="opinion")
+    first, second = graded.score(rows).read(-1)
+    assert first < second
+    first, second = algebra.lexicographic(sql.execution(), graded).score(rows).read(-1)
+    assert first > second
+
+
+def test_reasoning_sql_in_an_engine_grades_a_batch():
+    queries = [GOLD, "SELECT a FROM t WHERE b>2", "DROP TABLE t", "WHERE"]
+    rows = Rollouts(
+        ["?"] * 5,
+        [*map(think, queries), think(GOLD)],
+        {"query": [GOLD] * 4 + ["SELECT x"], "database": [json.dumps(SHOP)] * 5},
+    )
+    scores = sql.graded().score(rows)
+    assert scores.read(-1).tolist() == pytest.approx([7.0, 3 + 4 / 6, 1.0, 1.0, -1])
+    assert scores.valid.tolist() == [True] * 4 + [False]
+    assert "the reference fails" in scores.reasons[4]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seconds": 0}, "positive"),
+        ({"rows": 0}, "positive"),
+        ({"tolerance": -1}, "tolerance"),
+        ({"order": "x"}, "one of"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        sql.execution(**options)
+
+
+def test_options_of_the_sum_that_cannot_be_meant_are_refused():
+    for options in ({"runs": -1.0}, {"tags": "think"}, {"judge": 7}, {"tags": ("no name",)}):
+        with pytest.raises(ValueError):  # noqa: PT011
+            sql.graded(**options)
+
+
+def test_a_reward_of_sql_is_data_and_back():
+    for leaf in (
+        sql.execution(system="duckdb", order="keep"),
+        sql.graded(judge="opinion", tags=("a", "b")),
+        sql.syntax(),
+    ):
+        assert spec.load(spec.dump(leaf)) == leaf
+
+
+def test_rubbish_never_raises():
+    rng = random.Random(0)
+    signs = [
+        "SELECT",
+        "FROM",
+        "t",
+        "a",
+        "(",
+        ")",
+        "'",
+        '"',
+        ";",
+        "--",
+        "/*",
+        "*",
+        ",",
+        "WHERE",
+        "\x00",
+        "é",
+        "1e999",
+        "\\",
+    ]
+    judge = sql.graded()
+    for _ in range(200):
+        text = " ".join(rng.choices(signs, k=rng.randint(0, 12)))
+        found, _ = judge.evaluate(text, GOLD, SHOP)
+        assert 0 <= found <= 7
