@@ -29,7 +29,8 @@ def main() -> None:
     options = parser.parse_args()
     base = yaml.safe_load((HERE / "arithmetic.yaml").read_text())
     proxy = spec.load(yaml.safe_load((HERE / "bounded_reward.yaml").read_text())["arms"]["raw"]["reward"])
-    rows = Prompts(PromptsConfig(**base["prompts"]), seed=options.seed).draw(0, options.prompts)
+    # Of another seed than any run's, so that a run holds out its own share of them.
+    rows = Prompts(PromptsConfig(**base["prompts"]), seed=options.seed + 1_000_000).draw(0, options.prompts)
     demonstrate, rng = scratchpad(**base["teach"]["options"]), np.random.default_rng(options.seed)
     repeated = [row for row in rows for _ in range(options.references)]
     rollouts = Rollouts(

@@ -20,12 +20,14 @@ _PUBLIC = {
     "Reward": "algebra",
     "available": "algebra",
     "gate": "algebra",
+    "geometric": "algebra",
     "harmonic": "algebra",
     "lexicographic": "algebra",
     "product": "algebra",
     "reduce": "algebra",
     "reward": "algebra",
     "route": "algebra",
+    "tiers": "algebra",
     "weigh": "algebra",
 }
 _ROOMS = ("algebra", "core", "credit", "engine", "objectives", "rewards", "shaping", "train")

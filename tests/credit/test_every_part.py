@@ -77,6 +77,11 @@ PARTS = {
     "prefix_error_rates": lambda b: (
         credit.prefix_error_rates(b["ids"], b["mask"], b["ids"].flip(0), b["mask"].flip(0))[:, 1:] * b["mask"]
     ),
+    "turning_points": lambda b: credit.turning_points(potentials(b), b["known"], mask=b["mask"], balance=False)[0],
+    "granular_relative": lambda b: credit.granular_relative(
+        torch.stack([b["values"], b["others"]]), b["groups"], mask=torch.stack([b["mask"]] * 2)
+    ),
+    "branch_extremes": lambda b: credit.branch_extremes(b["outcome"], torch.arange(len(b["rows"])), mask=b["rows"]),
     "splice": splice,
     "sum_loss": lambda b: credit.sum_loss(b["values"], b["known"], b["mask"]),
     "sampled_loss": lambda b: credit.sampled_loss(b["values"], b["known"], b["mask"].sum(1), b["mask"], unbiased=True),

@@ -11,7 +11,9 @@ from guerdon.credit import group_relative
 from guerdon.data import preference_pairs
 from guerdon.models import beam_search
 from guerdon.objectives import policy_gradient
-from guerdon.objectives.flow_preference import flow_dpo, stillness
+from guerdon.objectives.denoising_errors import Errors, implicit_scores
+from guerdon.objectives.preference import pair_loss
+from guerdon.objectives.stillness import stillness
 from guerdon.rewards import geometry, video
 
 WIDE, HIGH, FOCAL = 64, 48, 60.0
@@ -193,26 +195,23 @@ def test_vigor_preference_pairs_of_ten_videos_and_flow_dpo():
     reference = torch.full((1, 1), 1.5)
     weight = reference.clone().requires_grad_()
     for _ in range(50):
-        loss, found = flow_dpo(
-            weight, weight, reference, reference, targets[pairs.chosen], targets[pairs.rejected], beta=1.0
-        )
+        errors = Errors((weight - targets)[:, 0] ** 2, (reference - targets)[:, 0] ** 2)
+        implicit = implicit_scores(errors, beta=0.5)
+        loss, found = pair_loss(implicit[pairs.chosen] - implicit[pairs.rejected])
         (gradient,) = torch.autograd.grad(loss, weight)
         weight = (weight - 0.2 * gradient).detach().requires_grad_()
-    assert found == {"preferred": 1.0}
+    assert found["right"] == 1
     assert abs(weight.item() - noises.min()) < abs(reference.item() - noises.min())
     assert weight.item() < 1.5
 
 
 def test_vigor_flow_dpo_by_hand():
-    ones, zero = torch.ones(1, 4), torch.zeros(1, 4)
     # Better: 1 → 0.25 off; worse: 1 → 4 off: margin = (4 − 1) − (0.25 − 1) = 3.75.
-    loss, _ = flow_dpo(0.5 * ones, 2 * ones, ones, ones, zero, zero, beta=0.4)
+    better, worse = implicit_scores(Errors(torch.tensor([0.25, 4.0]), torch.ones(2)), beta=0.5 * 0.4)
+    loss, _ = pair_loss((better - worse)[None])
     assert loss.item() == pytest.approx(math.log1p(math.exp(-0.5 * 0.4 * 3.75)))
-    backwards, found = flow_dpo(2 * ones, 0.5 * ones, ones, ones, zero, zero, beta=0.4)
+    backwards, _ = pair_loss((worse - better)[None])
     assert backwards.item() == pytest.approx(math.log1p(math.exp(0.5 * 0.4 * 3.75)))
-    assert found == {"preferred": 0.0}
-    with pytest.raises(ValueError, match="one shape"):
-        flow_dpo(ones, ones, ones, ones, ones, torch.ones(1, 3))
 
 
 def test_vigor_stillness_is_paid_for_and_learned_away():

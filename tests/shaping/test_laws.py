@@ -29,6 +29,7 @@ from guerdon.shaping import (
     curiosity,
     delta,
     flip,
+    gain,
     group_length,
     history_length,
     monitored_length,
@@ -41,6 +42,7 @@ from guerdon.shaping import (
     quantize,
     relative,
     target_length,
+    team_spirit,
     threshold,
     tilt,
     top_groups,
@@ -81,6 +83,8 @@ EITHER = [
     anneal(shape="step", until=0.5),
     trust(),
     trust("exponential", 3),
+    team_spirit(),
+    team_spirit(share=1.0, by="refs"),
 ]
 ROLLOUT = [
     brevity(0.3, 4, 2, "words"),
@@ -100,7 +104,7 @@ ROLLOUT = [
     history_length(unit="words"),
     history_length(curve="linear", tolerance=0.1, statistic="mean", apply="alone", unit="words"),
 ]
-STEP = [delta(), pin_last(0.5), needed(limit=10, unit="words")]
+STEP = [delta(), gain(), gain(gamma=0.5, losses=2), pin_last(0.5), needed(limit=10, unit="words")]
 ALL = [*EITHER, *ROLLOUT, *STEP]
 SCORE = st.none() | st.floats(0, 1e4) | st.sampled_from([0.0, 1.0])
 
@@ -108,6 +112,7 @@ SCORE = st.none() | st.floats(0, 1e4) | st.sampled_from([0.0, 1.0])
 def context(n, lengths, progress=0.3):
     """Rollouts in pairs, with references and target lengths."""
     columns = {"refs": [[0.5 * i, 1.0] for i in range(n)], "goal": [1 + i for i in range(n)]}
+    columns["team"] = ["red" if i % 2 else "blue" for i in range(n)]
     groups, ids = [i // 2 for i in range(n)], [str(i // 2) for i in range(n)]
     finished = [length != 7 for length in lengths]
     batch = Rollouts(["?"] * n, ["w " * length for length in lengths], columns, ids, groups, finished)

@@ -25,8 +25,10 @@ def turning_points(
 ) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
     r"""Step gains, and where a step turns a trajectory its way, all that it led to.
 
-        dₜ = Rₜ − Rₜ₋₁        turning: dₜ has the sign of R_f − Rₜ, and dₜ₋₁, if there is one, the other sign
-        rₜ = R_f − Rₜ₋₁ at a turning point,  dₜ elsewhere
+        dₜ = Rₜ − Rₜ₋₁        rₜ = R_f − Rₜ₋₁ at a turning point,  dₜ elsewhere
+
+    A step turns a trajectory if dₜ, what followed it (R_f − Rₜ) and the whole (R_f − R₀) have one sign, and the step
+    before, if there is one, had the other.
 
     A step gain says what a step did at once; what it made possible is paid to it too where it began a turn that the
     rest of the trajectory went on with. Since dₜ and R_f − Rₜ have one sign there, so has R_f − Rₜ₋₁: it is larger
@@ -37,7 +39,7 @@ def turning_points(
         final: R_f, the reward of the sample itself; default: the last of the table. Then the last step never turns.
         mask: True where the step was stochastic and both its rewards are known; the others are not read.
         balance: keep as many turns for the better as for the worse in the batch, those with the largest rewards; the
-            others are paid their gain. With only one sign in the batch all are kept.
+            others are paid their gain. With only one sign in the batch all are kept. 'Largest' is of R_f − Rₜ₋₁.
 
     Returns:
         One reward per step, 0 where masked, and which steps were paid as turning points.
@@ -62,17 +64,15 @@ def turning_points(
             f"beside table {tuple(table.shape)}"
         )
     gains = progress(table, known)
-    wide = table.detach().to(gains.dtype)
-    there = torch.where(torch.isfinite(ended), ended, torch.nan).to(gains.dtype)[:, None]
-    left, whole = (torch.where(known, there - x, 0.0).nan_to_num(0.0) for x in (wide[:, 1:], wide[:, :-1]))
-    with_rest = gains * left > 0
-    against_last = torch.zeros_like(known)
-    against_last[:, 1:] = (gains[:, 1:] * gains[:, :-1] < 0) & known[:, :-1]
-    against_last[:, :1] = True
-    turning = known & with_rest & against_last
+    ahead = ended.detach().to(gains.dtype)[:, None] - table.detach().to(gains.dtype)  # R_f − Rₜ; NaN where not known
+    way = gains.sign()
+    onward = (way == ahead[:, 1:].sign()) & (way == ahead[:, :1].sign())
+    turned = torch.ones_like(known)
+    turned[:, 1:] = way[:, 1:] == -way[:, :-1]
+    turning = known & (way != 0) & onward & turned
     if balance:
-        turning = _balanced(whole, turning)
-    return torch.where(turning, whole, gains), turning
+        turning = _balanced(ahead[:, :-1], turning)
+    return torch.where(turning, ahead[:, :-1], gains), turning
 
 
 @torch.no_grad()

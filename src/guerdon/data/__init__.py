@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from guerdon.data.allocation import Allocator, configuration_bound
     from guerdon.data.choosing import Candidates, drawn, effective_value, forked, highest
     from guerdon.data.collapse import Collapse, collapses
+    from guerdon.data.contrast import Contrast, contrast_sets
     from guerdon.data.curriculum import Batch, Curriculum, Pace, Shuffled, carry_over, fill
     from guerdon.data.difficulty import ranked
     from guerdon.data.filter import Filter, chain, dump_filter, load_filter
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         success_pair,
     )
     from guerdon.data.merging import average_weights, merge_updates
-    from guerdon.data.pairs import Pairs, preference_pairs
+    from guerdon.data.pairs import Pairs, preference_labels, preference_pairs
     from guerdon.data.prefixes import PrefixValues, cut_prefixes, first_drop, prefix_values
     from guerdon.data.ranks import draw_rows, fidelity_by_filter, linear_fidelity, rank_weights
     from guerdon.data.repair import Mended, mend
@@ -41,6 +42,7 @@ __all__ = [
     "Batch",
     "Candidates",
     "Collapse",
+    "Contrast",
     "Curriculum",
     "Filter",
     "Forest",
@@ -63,6 +65,7 @@ __all__ = [
     "collapses",
     "configuration_bound",
     "consistency",
+    "contrast_sets",
     "copied",
     "cut_prefixes",
     "draw_rows",
@@ -85,6 +88,7 @@ __all__ = [
     "merge_updates",
     "mixed",
     "post_saturation",
+    "preference_labels",
     "preference_pairs",
     "prefix_values",
     "rank_weights",
@@ -104,6 +108,7 @@ _HOMES = {
     "Batch": "curriculum",
     "Candidates": "choosing",
     "Collapse": "collapse",
+    "Contrast": "contrast",
     "Curriculum": "curriculum",
     "Filter": "filter",
     "Forest": "growing",
@@ -126,6 +131,7 @@ _HOMES = {
     "collapses": "collapse",
     "configuration_bound": "allocation",
     "consistency": "selection",
+    "contrast_sets": "contrast",
     "copied": "guidance",
     "cut_prefixes": "prefixes",
     "draw_rows": "ranks",
@@ -148,6 +154,7 @@ _HOMES = {
     "merge_updates": "merging",
     "mixed": "filters",
     "post_saturation": "history",
+    "preference_labels": "pairs",
     "preference_pairs": "pairs",
     "prefix_values": "prefixes",
     "rank_weights": "ranks",

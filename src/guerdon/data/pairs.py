@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from guerdon.core.arrays import to_numpy
+from guerdon.core.arrays import sigmoid, to_numpy
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.data.selection import places
@@ -116,6 +116,41 @@ def preference_pairs(
         place, _ = places(gap, index[first], np.ones(len(gap), bool))
         first, second, gap = first[place < most], second[place < most], gap[place < most]
     return Pairs(first, second, gap)
+
+
+def preference_labels(
+    first: Float[np.ndarray[Any, Any], "m"],
+    second: Float[np.ndarray[Any, Any], "m"],
+    *,
+    scale: float = 1.0,
+    rng: np.random.Generator | None = None,
+) -> Float[np.ndarray[Any, Any], "m"]:
+    """What people who see rewards would say of pairs: p = σ((r₁ − r₂)/scale) that the first is better, or a verdict.
+
+    Args:
+        first: r₁.
+        second: r₂, in the same unit.
+        scale: > 0; the smaller, the surer they are.
+        rng: draw 1 or 0 with that chance. Without one the chance itself, whose loss has the same mean and less noise.
+
+    Returns:
+        In [0, 1]: labels of `objectives.pair_terms`.
+
+    Raises:
+        ValueError: if the shapes differ, a reward is not finite, or scale ≤ 0.
+
+    Source: RPO (arXiv 2407.12164), which draws.
+
+    >>> preference_labels(np.array([1.0, 0.0]), np.array([0.0, 0.0])).round(4)
+    array([0.7311, 0.5   ])
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if first.shape != second.shape or first.ndim != 1 or not (np.isfinite(first) & np.isfinite(second)).all():
+        raise ValueError(f"first {first.shape} and second {second.shape} need one shape (m,) and finite rewards")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be positive, got {scale}")
+    chance = np.asarray(sigmoid((first - second) / scale))
+    return chance if rng is None else (rng.random(len(chance)) < chance).astype(np.float64)
 
 
 def _crossed(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from guerdon.core.protocols import Model
@@ -66,6 +66,48 @@ class DisentangledHeads(nn.Module):
         """
         cosine: Tensor = torch.cosine_similarity(self.quality.weight, self.verbosity.weight).abs()
         return cosine.squeeze()
+
+
+class QueryHead(nn.Module):
+    r"""A reward for each dimension of quality, each read from a token of its own: r_k = w_k · h(last place of token k).
+
+    A token that stands before the prompt in a causal model cannot see it: what is asked for does not colour how good
+    the picture is found. Learned by `bradley_terry` of all dimensions at once.
+
+    Args:
+        width: of the states.
+        tokens: the ids of the dimensions' tokens, in order; they are in each text.
+
+    Source: VideoReward of VideoAlign (arXiv 2501.13918): visual and motion quality before the prompt, alignment after
+    it.
+    """
+
+    queries: Tensor
+
+    def __init__(self, width: int, tokens: Sequence[int]) -> None:
+        super().__init__()
+        if len(set(tokens)) != len(tokens) or not tokens:
+            raise ValueError(f"tokens must be distinct ids, one for each dimension, got {list(tokens)}")
+        self.register_buffer("queries", torch.tensor(list(tokens)))
+        self.score = nn.Linear(width, len(tokens), bias=False)
+
+    def forward(self, states: Float[Tensor, "n t d"], ids: Int[Tensor, "n t"]) -> Float[Tensor, "n k"]:
+        """One number for each text and dimension.
+
+        Raises:
+            ValueError: if the shapes do not fit, or a text lacks a token.
+        """
+        if states.shape[:-1] != ids.shape or ids.ndim != 2:
+            raise ValueError(f"states (n, t, d) and ids (n, t) do not fit: {tuple(states.shape)}, {tuple(ids.shape)}")
+        found = ids[:, None] == self.queries[:, None]  # (n, k, t)
+        if not found.any(2).all():
+            row, k = (int(x) for x in (~found.any(2)).nonzero()[0])
+            raise ValueError(f"row {row} does not have token {int(self.queries[k])}, which dimension {k} is read from")
+        places = torch.arange(ids.shape[1], device=ids.device)
+        last = torch.where(found, places, -1).amax(2)
+        own = states.gather(1, last[..., None].expand(-1, -1, states.shape[-1]))
+        rewards: Tensor = (own * self.score.weight).sum(2)
+        return rewards
 
 
 def states_of(

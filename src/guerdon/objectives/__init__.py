@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guerdon.objectives import clip, denoising, gflownet
+    from guerdon.objectives import clip, denoising, denoising_errors, gflownet, pathwise
     from guerdon.objectives.aggregate import denominator
     from guerdon.objectives.bellman import bellman_loss, conservative_targets, dueling, recovered_rewards
     from guerdon.objectives.classification import decoupled_reward, rewards_as_labels
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from guerdon.objectives.logp import chosen_logp
     from guerdon.objectives.off_policy import explorative, hybrid_policy_gradient, truncated_importance
     from guerdon.objectives.policy import policy_gradient, token_means
+    from guerdon.objectives.preference import group_margins, pair_loss, pair_terms, ranked_loss, unpaired_loss
     from guerdon.objectives.profile import length_profile
     from guerdon.objectives.ratio import importance_ratio
     from guerdon.objectives.value import Critic, clipped_value_loss
@@ -46,22 +47,27 @@ _HOMES = {
     "explorative": "off_policy",
     "extrapolated_advantages": "distill",
     "extrapolated_policy_gradient": "distill",
+    "group_margins": "preference",
     "hybrid_policy_gradient": "off_policy",
     "importance_ratio": "ratio",
     "kl_hinge": "kl",
     "kl_penalty": "kl",
     "length_profile": "profile",
+    "pair_loss": "preference",
+    "pair_terms": "preference",
     "perplexity": "likelihood",
     "policy_gradient": "policy",
+    "ranked_loss": "preference",
     "recovered_rewards": "bellman",
     "reward_balance": "gflownet",
     "rewards_as_labels": "classification",
     "tilted": "distill",
     "token_means": "policy",
     "truncated_importance": "off_policy",
+    "unpaired_loss": "preference",
 }
 
-_MODULES = ("clip", "denoising", "gflownet")
+_MODULES = ("clip", "denoising", "denoising_errors", "gflownet", "pathwise")
 
 __all__ = [
     "Critic",
@@ -75,6 +81,7 @@ __all__ = [
     "conservative_targets",
     "decoupled_reward",
     "denoising",
+    "denoising_errors",
     "denominator",
     "distillation",
     "dueling",
@@ -83,19 +90,25 @@ __all__ = [
     "extrapolated_advantages",
     "extrapolated_policy_gradient",
     "gflownet",
+    "group_margins",
     "hybrid_policy_gradient",
     "importance_ratio",
     "kl_hinge",
     "kl_penalty",
     "length_profile",
+    "pair_loss",
+    "pair_terms",
+    "pathwise",
     "perplexity",
     "policy_gradient",
+    "ranked_loss",
     "recovered_rewards",
     "reward_balance",
     "rewards_as_labels",
     "tilted",
     "token_means",
     "truncated_importance",
+    "unpaired_loss",
 ]
 
 

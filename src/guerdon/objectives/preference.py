@@ -233,6 +233,8 @@ def ranked_loss(
     r = torch.where(here, rewards.detach().to(wide), 0.0)
     if not torch.isfinite(r).all():
         raise ValueError("rewards must be finite: mask what was not scored")
+    if not len(r):
+        return s.sum(), {"groups": s.detach().sum()}
     order = torch.empty_like(groups, dtype=torch.long)
     order[r.argsort(descending=True, stable=True)] = torch.arange(len(r), device=r.device)
     together = (groups[:, None] == groups) & here[:, None] & here
@@ -287,4 +289,5 @@ def group_margins(
     distinct, index, size = torch.unique(groups, return_inverse=True, return_counts=True)
     wide = torch.promote_types(scores.dtype, torch.float32)
     signed = scores.to(wide) * advantages.detach().to(wide)
-    return torch.zeros(len(distinct), dtype=wide, device=scores.device).index_add(0, index, signed) / size
+    margins: Tensor = torch.zeros(len(distinct), dtype=wide, device=scores.device).index_add(0, index, signed) / size
+    return margins

@@ -83,8 +83,8 @@ def approach(position: Points, velocity: Points, target: Points, *, top: float =
     Raises:
         ValueError: if `top` is not positive.
 
-    >>> approach(np.zeros(2), np.array([3.0, 4.0]), np.array([10.0, 0.0]), top=6.0)
-    array(0.5)
+    >>> approach(np.zeros((1, 2)), np.array([[3.0, 4.0]]), np.array([[10.0, 0.0]]), top=6.0)
+    array([0.5])
 
     Source: the velocity rewards of Lucy-SKG (Enkhai/lucy-utils; arXiv 2305.15801).
     """
@@ -92,7 +92,7 @@ def approach(position: Points, velocity: Points, target: Points, *, top: float =
     way = np.asarray(target) - position
     length = np.linalg.norm(way, axis=-1)
     speed = (velocity * way).sum(-1) / np.where(length > 0, length, 1.0)
-    return np.clip(speed / top, -1, 1)
+    return np.asarray(np.clip(speed / top, -1, 1))
 
 
 def landscape(

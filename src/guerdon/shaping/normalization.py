@@ -25,15 +25,17 @@ class normalize(Shaper):
     """Bring scores to a common scale.
 
         z-score: r' = (r − μ)/σ        range: r' = (r − min)/(max − min) ∈ [0, 1]        band: r' = clip(r, μ ± wσ)
+        unit: r' = r/σ
 
     Rewards on different scales do not add: the wider one decides. Normalise each by its group, add, and
-    normalise the sum by the batch (GDPO), and each has its say.
+    normalise the sum by the batch (GDPO), and each has its say. A unit of σ alone leaves the zero where it is: a metric
+    in any unit, such as decibels, is worth the same in a sum.
 
-    Scores that do not differ (σ ≤ 10⁻⁶ · max|r|) hold no signal: their z-score is exactly 0 and their place in
-    the range ½, never ±10⁶. Statistics are constants: no gradient passes through them.
+    Scores that do not differ (σ ≤ 10⁻⁶ · max|r|) hold no signal: their z-score and number of units are exactly 0 and
+    their place in the range ½, never ±10⁶. Statistics are constants: no gradient passes through them.
 
     Args:
-        kind: "z-score", "range" or "band".
+        kind: "z-score", "range", "band" or "unit".
         over: the rollout's "group", the "batch", or "running": all scores observed so far in training together
             with those at hand. Of rewards of steps, every step is a sample.
         width: w ≥ 0 of the band, in standard deviations.
@@ -48,18 +50,18 @@ class normalize(Shaper):
     array([ 1., -1.,  0.])
 
     Source: running statistics: the shapers PAR compares (arXiv 2502.18770); per objective, then the batch: GDPO
-    (arXiv 2601.05242).
+    (arXiv 2601.05242); "unit": the metrics of FlowSE-GRPO (2601.16483).
     """
 
-    kind: Literal["z-score", "range", "band"] = "z-score"
+    kind: Literal["z-score", "range", "band", "unit"] = "z-score"
     over: Literal["group", "batch", "running"] = "batch"
     width: float = 1.0
     ddof: int = 0
     state: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("z-score", "range", "band"):
-            raise ValueError(f"kind is 'z-score', 'range' or 'band', got {self.kind!r}")
+        if self.kind not in ("z-score", "range", "band", "unit"):
+            raise ValueError(f"kind is 'z-score', 'range', 'band' or 'unit', got {self.kind!r}")
         check_over(self.over, "running")
         if not 0 <= self.width < math.inf or self.ddof < 0:
             raise ValueError(f"width and ddof must not be negative, got {self.width} and {self.ddof}")
@@ -69,7 +71,8 @@ class normalize(Shaper):
         return "group" if self.over == "group" else "batch"
 
     def range(self, inner: Range) -> Range:
-        return {"z-score": (-math.inf, math.inf), "range": (0.0, 1.0), "band": inner}[self.kind]
+        open_ = (-math.inf if inner[0] < 0 else 0.0, math.inf if inner[1] > 0 else 0.0)
+        return {"z-score": (-math.inf, math.inf), "range": (0.0, 1.0), "band": inner, "unit": open_}[self.kind]
 
     def __call__(self, scores: Scores, context: Context) -> Scores:
         known, index = self._moments(scores, context)
@@ -80,9 +83,9 @@ class normalize(Shaper):
         mean, sigma, low, high, flat = (like(spread_out(x[index], values.ndim), values) for x in per_row)
         if self.kind == "band":
             return scores.with_values(arrays.clip(values, mean - self.width * sigma, mean + self.width * sigma))
-        origin, unit = (mean, sigma) if self.kind == "z-score" else (low, high - low)
+        origin, unit = (low, high - low) if self.kind == "range" else (0.0 if self.kind == "unit" else mean, sigma)
         shaped = (values - origin) / where(flat, 1.0, unit)
-        return scores.with_values(where(flat, 0.0 if self.kind == "z-score" else 0.5, shaped))
+        return scores.with_values(where(flat, 0.5 if self.kind == "range" else 0.0, shaped))
 
     def _moments(self, scores: Scores, context: Context) -> tuple[Moments, Any]:
         if self.over != "running":

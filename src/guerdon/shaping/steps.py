@@ -94,9 +94,7 @@ class gain(Shaper):
         values = scores.read(0.0)
         change = where(first, 0.0, self.gamma * values - _take(values, at))
         known = like(first, scores.valid) | _take(scores.valid, at)
-        return scores.with_values(
-            where(change < 0, self.losses * change, change), valid=scores.valid & known
-        )
+        return scores.with_values(where(change < 0, self.losses * change, change), valid=scores.valid & known)
 
 
 @dataclass(frozen=True)

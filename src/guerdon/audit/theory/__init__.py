@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from guerdon.audit.theory.curation import Curated, curated_retraining, curation_gain
     from guerdon.audit.theory.dynamics import flow_direction, mass_flow, sampled_dynamics, softmax_flow, stages
     from guerdon.audit.theory.passes import (
         accuracy_histogram,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "Curated": "curation",
     "Tilt": "tilting",
     "accuracy_histogram": "passes",
     "anti_concentration": "traces",
@@ -36,6 +38,8 @@ _HOMES = {
     "bootstrap": "passes",
     "coverage": "passes",
     "crossover": "passes",
+    "curated_retraining": "curation",
+    "curation_gain": "curation",
     "divergence": "tilting",
     "efficiency_gap": "passes",
     "flow_direction": "dynamics",
@@ -55,6 +59,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Curated",
     "Tilt",
     "accuracy_histogram",
     "anti_concentration",
@@ -64,6 +69,8 @@ __all__ = [
     "bootstrap",
     "coverage",
     "crossover",
+    "curated_retraining",
+    "curation_gain",
     "divergence",
     "efficiency_gap",
     "flow_direction",

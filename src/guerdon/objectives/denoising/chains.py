@@ -202,13 +202,9 @@ def sample(
     states, logp = [x], x.new_zeros(n, t)
     for k in range(t):
         time = told[k].expand(n)
-        taken = _step(
-            x,
-            _said(policy, x, time, condition, chunk),
-            *(levels[i].to(x.dtype).expand(n) for i in (k, k + 1)),
-            amount[..., k].to(x.dtype).expand(n),
-            chain.kind,
-        )
+        here, there = (levels[i].to(x.dtype).expand(n) for i in (k, k + 1))
+        output = _said(policy, x, time, condition, chunk)
+        taken = _step(x, output, here, there, amount[..., k].to(x.dtype).expand(n), chain.kind)
         fresh = (
             draws[:, k].to(x)
             if draws is not None
@@ -297,7 +293,16 @@ def logp(
     condition: Condition | None = None,
     chunk: int | None = None,
 ) -> Float[Tensor, "n t"]:
-    """`replay`'s log-probabilities alone: what `policy_gradient` takes, a denoising step being a token."""
+    """`replay`'s log-probabilities alone: what `policy_gradient` takes, a denoising step being a token.
+
+    Args:
+        policy, trajectory, chain, mask, condition, chunk: as for `replay`.
+
+    Returns:
+        One per step, 0 where the mask is False; the mean or sum over elements, as the chain says.
+
+    Source: Flow-GRPO (arXiv 2505.05470), DDPO (2305.13301).
+    """
     return replay(policy, trajectory, chain, mask=mask, condition=condition, chunk=chunk).logp
 
 
@@ -351,9 +356,9 @@ def complete(
         x = waiting.flatten(0, 1)
         repeated = {name: value.repeat_interleave(k + 1, 0) for name, value in condition.items()}
         output = _said(policy, x, told[k].expand(len(x)), repeated, chunk)
-        still = x.new_zeros(len(x))
-        ends = (here[i].expand(len(x)) for i in (k, k + 1))
-        waiting = _step(x, output, *ends, still, "ode" if kind in FLOW else kind).mean.reshape(n, k + 1, *size)
+        before, after = (here[i].expand(len(x)) for i in (k, k + 1))
+        without = _step(x, output, before, after, x.new_zeros(len(x)), "ode" if kind in FLOW else kind)
+        waiting = without.mean.reshape(n, k + 1, *size)
     return torch.cat([waiting, states[:, -1:]], 1)
 
 

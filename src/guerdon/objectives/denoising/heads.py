@@ -95,9 +95,9 @@ def reward_difference(
 
     Δ is between the two rows of a pair. The loss is 0 exactly at the optimum of KL-regularised RL, p ∝ p_ref exp(r/β)
     over trajectories. Under `clip`, ℓ_clip is ℓ with every dₜ held to within ε of where the batch's own policy had
-    it: a pair that would only improve by leaving that range has no gradient. Without it, and with one group, the loss
-    is twice the variance form of `gflownet.reward_balance`. A regression of η Δ Σ d on Δr (REBEL) is η² times this
-    with β = η and ref_logp of the policy that sampled.
+    it: a pair that would only improve by leaving that range has no gradient. Without it, and with one group of n rows,
+    the loss is 2n/(n − 1) times the variance form of `gflownet.reward_balance`. A regression of η Δ Σ d on Δr (REBEL)
+    is η² times this with β = η and ref_logp of the policy that sampled.
 
     Args:
         logp: of the steps under the policy; gradients pass.

@@ -209,7 +209,7 @@ def action_logp(
         return torch.where(drawn, -found, 0.0)
     std = torch.where(drawn, taken.std, 1.0)
     each = std.log() + 0.5 * math.log(2 * math.pi)
-    elements = 1 if reduce == "mean" else distance[0].numel() if len(distance) else 0
+    elements = 1 if reduce == "mean" else math.prod(distance.shape[1:])
     return torch.where(drawn, -found / (2 * std**2) - elements * each, 0.0)
 
 
@@ -242,14 +242,14 @@ def gaussian_kl(
         shapes = [tuple(x.shape) for x in (mean, ref_mean, std)]
         raise ValueError(f"mean and ref_mean must have one shape (n *d), std one number per row of it, got {shapes}")
     drawn = std > 0
-    distance = ((mean - ref_mean.detach()) ** 2).reshape(*std.shape, -1)
+    distance = ((mean - ref_mean.detach()) ** 2).reshape(*std.shape, math.prod(mean.shape[std.ndim :]))
     found = distance.mean(-1) if reduce == "mean" else distance.sum(-1)
     return torch.where(drawn, found / (2 * torch.where(drawn, std, 1.0) ** 2), 0.0)
 
 
 def per_row(values: Float[Tensor, "n *d"], reduce: Reduce) -> Float[Tensor, "n"]:
     """The mean or sum over all axes behind the first."""
-    flat = values.reshape(len(values), -1) if len(values) else values.new_zeros(0, 1)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
     return flat.mean(1) if reduce == "mean" else flat.sum(1)
 
 

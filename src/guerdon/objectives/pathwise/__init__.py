@@ -1,12 +1,13 @@
 """The differentiable path: a reward's gradient goes back through the samples into the model that made them.
 
-    chain              a denoising chain, of which the last steps keep their graph      truncation · last_part · noised
-    pathwise_gradient  reward, chain and loss in one; `reward_loss` is its last part
-    rewards            balanced · guidance · spsa · segmental · of_rollouts: what takes samples and says how good they are
-    consistency        rewards of one-step estimates: masked, weighed by how sure they are
-    discrete           chains of tokens, by Gumbel-softmax
-    corrections        directional (of a frozen reward) · self_correction (of a chain gone astray)
-    drift              a reward's gradient in the sampler, and its distillation into the model
+pathwise_gradient            chain, reward and loss in one
+denoise · one_step           samples with a graph: of the last steps of a chain, of one estimate
+balanced · guidance · spsa · segmental · of_rollouts     rewards: functions of samples with a gradient
+consistency_loss             a condition read back from one-step estimates: masked, weighed by how sure it is
+masked_chain                 tokens instead of pixels, by Gumbel-softmax
+directional                  a reward of embeddings, corrected along one learned direction
+self_correction              a chain gone astray, without a reward
+drift · absorbing            a reward's gradient while sampling, and its distillation into the policy
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guerdon.objectives.pathwise.chains import chain, last_part, noised, recovered, truncation
+    from guerdon.objectives.pathwise.chains import denoise, last_part, noised, one_step, recovered, truncation
     from guerdon.objectives.pathwise.consistency import condition_error, consistency_loss, disagreement
     from guerdon.objectives.pathwise.corrections import directional, self_correction
     from guerdon.objectives.pathwise.discrete import masked_chain, rate_kl, soft_step, straight_through
-    from guerdon.objectives.pathwise.drift import absorbing, displacement, reward_gradient
+    from guerdon.objectives.pathwise.drifts import absorbing, drift
     from guerdon.objectives.pathwise.gradient import parameter_drift, pathwise_gradient, reward_loss
     from guerdon.objectives.pathwise.rewards import (
         NotDifferentiable,
@@ -33,25 +34,25 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "NotDifferentiable": "rewards",
-    "absorbing": "drift",
+    "absorbing": "drifts",
     "balanced": "rewards",
-    "chain": "chains",
     "check_differentiable": "rewards",
     "condition_error": "consistency",
     "consistency_loss": "consistency",
+    "denoise": "chains",
     "directional": "corrections",
     "disagreement": "consistency",
-    "displacement": "drift",
+    "drift": "drifts",
     "guidance": "rewards",
     "last_part": "chains",
     "masked_chain": "discrete",
     "noised": "chains",
     "of_rollouts": "rewards",
+    "one_step": "chains",
     "parameter_drift": "gradient",
     "pathwise_gradient": "gradient",
     "rate_kl": "discrete",
     "recovered": "chains",
-    "reward_gradient": "drift",
     "reward_loss": "gradient",
     "segmental": "rewards",
     "self_correction": "corrections",
@@ -65,23 +66,23 @@ __all__ = [
     "NotDifferentiable",
     "absorbing",
     "balanced",
-    "chain",
     "check_differentiable",
     "condition_error",
     "consistency_loss",
+    "denoise",
     "directional",
     "disagreement",
-    "displacement",
+    "drift",
     "guidance",
     "last_part",
     "masked_chain",
     "noised",
     "of_rollouts",
+    "one_step",
     "parameter_drift",
     "pathwise_gradient",
     "rate_kl",
     "recovered",
-    "reward_gradient",
     "reward_loss",
     "segmental",
     "self_correction",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,72 +10,117 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as checkpointed
 
-from guerdon.objectives.denoising.steps import FLOW, Kind, check_amount, check_levels, estimates, step
+from guerdon.objectives.denoising.chains import Chain, Condition, Policy
+from guerdon.objectives.denoising.steps import FLOW, Kind, estimates, step
 
-Policy = Callable[[Tensor, Tensor], Tensor]  # samples "n *d" and their levels "n" to its output "n *d"
 
-
-def chain(
+def denoise(
     policy: Policy,
-    x: Float[Tensor, "n *d"],
-    levels: Float[Tensor, "t+1"],
+    noise: Float[Tensor, "n *d"],
+    chain: Chain,
     *,
-    kind: Kind = "ode",
-    a: float | Float[Tensor, "t"] = 0.7,
     graph_from: int = 0,
     checkpoint: bool = True,
+    condition: Condition | None = None,
     generator: torch.Generator | None = None,
+    draws: Float[Tensor, "n t *d"] | None = None,
 ) -> Float[Tensor, "n *d"]:
-    r"""Denoise from the first level to the last; the steps from `graph_from` on keep the policy's graph.
+    r"""The sample at the end of a chain, as `denoising.sample` makes it, with the graph of its last steps.
 
         x ← step(x, policy(x, lᵢ), lᵢ, lᵢ₊₁)        i < graph_from: the policy's output is a constant
 
     The gradient through all steps is long, and costs the memory of all of them. Cut off, it is that of the last steps
     given the sample they began at; with one step left it is the gradient of the last step alone. What is linear in x
-    stays: if the noise x asks for a gradient, it has one.
+    stays: if the noise asks for a gradient, it has one.
 
     Args:
-        policy: samples and the level of each row to what it says of them (see `denoising.step`); guidance by a prompt
-            and prompts are inside of it. Which of its parameters are trained, all or LoRA's, is the user's.
-        x: where the chain begins, noise or a sample that was `noised`.
-        levels: of each state, the first and the last included: falling flow times, or rising signal levels ᾱ.
-        kind, a: of `denoising.step`; `a` may differ between steps. 'cps' with a = 2/π · arcsin(η) is the path of R0,
-            σ' (√(1 − η²) ê + η z).
+        policy: called as policy(x, time, **condition), as by `denoising.sample`; guidance by a prompt is inside of it.
+            Which of its parameters are trained, all or LoRA's, is the user's.
+        noise: where the chain begins; also any later sample (`noised`), with the part of a chain that begins there.
+        chain: the levels, and how much noise.
         graph_from: K, how many steps come before the first with a graph; from `truncation`.
         checkpoint: compute the policy again when the gradient passes, instead of keeping what it computed: a chain of
-            twenty steps then needs the memory of one, at a third more time.
+            twenty steps then needs the memory of one, at the time of one more forward.
+        condition: tensors with one entry per row.
         generator: of the noise of stochastic steps.
+        draws: that noise itself, instead.
 
     Returns:
-        The samples at the last level. Without steps (one level), x.
+        The samples at the last level, in float32 or wider. Without steps (one level), the samples as they are.
 
     Raises:
-        ValueError: before the policy is called, for levels or `a` where the step is not defined, a graph_from outside
-            of the chain, or an x that is not finite.
+        ValueError: before the policy is called, for a graph_from outside of the chain, samples that are not finite, or
+            shapes that do not fit.
 
     Source: AlignProp (arXiv 2310.03739), DRaFT (2309.17400); checkpoints: Chen et al. (1604.06174).
 
-    >>> policy = lambda x, level: x
-    >>> chain(policy, torch.tensor([[8.0]]), torch.tensor([1.0, 0.5, 0.0]))
+    >>> denoise(lambda x, time: x, torch.tensor([[8.0]]), Chain(torch.tensor([1.0, 0.5, 0.0]), "ode"))
     tensor([[2.]])
     """
-    steps = _check_chain(x, levels, kind, a, graph_from)
-    amounts = torch.as_tensor(a, dtype=torch.float32, device=x.device).expand(steps)
+    n, steps = len(noise), len(chain)
+    if not 0 <= graph_from <= steps:
+        raise ValueError(f"graph_from must lie between 0 and the {steps} steps of the chain, got {graph_from}")
+    if not bool(torch.isfinite(noise).all()):
+        raise ValueError("the samples a chain begins at are not finite: they would carry NaN into every weight")
+    if draws is not None and draws.shape != (n, steps, *noise.shape[1:]):
+        raise ValueError(f"draws must be {(n, steps, *noise.shape[1:])}, one per step, got {tuple(draws.shape)}")
+    if chain.amount.ndim == 2 and len(chain.amount) != n:
+        raise ValueError(f"the chain's a has {len(chain.amount)} rows, there are {n} samples")
+    given = dict(condition or {})
+    asked = partial(policy, **given)
+    for name, value in given.items():
+        if len(value) != n:
+            raise ValueError(f"condition {name!r} has {len(value)} rows, there are {n} samples")
+    x = noise.to(torch.promote_types(noise.dtype, torch.float32))
+    levels, amount = chain.levels.to(x), chain.amount.to(x)
+    told = levels if chain.times is None else chain.times.to(x.device)
     for i in range(steps):
-        level = levels[i].expand(len(x))
         if i < graph_from:
             with torch.no_grad():
-                output = policy(x, level)
+                output = asked(x, told[i].expand(n)).detach()
         elif checkpoint and torch.is_grad_enabled():
-            output = checkpointed(policy, x, level, use_reentrant=False)
+            output = checkpointed(asked, x, told[i].expand(n), use_reentrant=False)
         else:
-            output = policy(x, level)
-        taken = step(x, output, level, levels[i + 1].expand(len(x)), kind=kind, a=amounts[i])
-        if kind == "ode":
+            output = asked(x, told[i].expand(n))
+        taken = step(x, output, levels[i], levels[i + 1], kind=chain.kind, a=amount[..., i])
+        if chain.kind == "ode":
             x = taken.mean
+        elif draws is not None:
+            x = taken.draw(draws[:, i].to(x))
         else:
-            x = taken.draw(torch.randn(x.shape, generator=generator, device=x.device, dtype=taken.mean.dtype))
+            x = taken.draw(torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device))
     return x
+
+
+def one_step(
+    policy: Policy,
+    x: Float[Tensor, "n *d"],
+    level: float | Float[Tensor, "n"],
+    *,
+    kind: Kind = "ode",
+    time: Float[Tensor, "n"] | None = None,
+    condition: Condition | None = None,
+) -> Float[Tensor, "n *d"]:
+    r"""The clean sample that the policy sees from where a sample is: x̂₀ of `denoising.estimates`, with gradients.
+
+    Its error grows with the level: an error of the noise is one of √((1 − ᾱ)/ᾱ) of the clean sample.
+
+    Args:
+        policy: as for `denoise`.
+        x: samples.
+        level: s or ᾱ of each.
+        kind: of `denoising.step`.
+        time: what the policy is told, where that is not the level.
+        condition: tensors with one entry per row.
+
+    Source: ControlNet++ (arXiv 2404.07987, eq. 8).
+
+    >>> one_step(lambda x, time: x, torch.tensor([[8.0]]), 0.25)
+    tensor([[6.]])
+    """
+    rows = torch.as_tensor(level, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device).expand(len(x))
+    output = policy(x, rows if time is None else time, **dict(condition or {}))
+    return estimates(x, output, rows.reshape(-1, *[1] * (x.ndim - 1)), kind)[0]
 
 
 def truncation(
@@ -123,26 +168,25 @@ def truncation(
             return drawn
 
 
-def last_part(levels: Float[Tensor, "t+1"], share: float) -> Float[Tensor, "p+1"]:
-    """The levels of the last ⌊share · T⌋ steps: where an edit begins, and not a whole sample.
+def last_part(chain: Chain, share: float) -> Chain:
+    """The last ⌊share · T⌋ steps of a chain: where an edit begins, and not a whole sample.
 
     Args:
-        levels: of the whole chain.
-        share: τ in [0, 1]; 1 is the whole chain, 0 the last level alone, from which no step is taken.
+        chain: the whole of it.
+        share: τ in [0, 1]; 1 is the whole chain, 0 its last level alone, from which no step is taken.
 
     Raises:
         ValueError: if the share is outside [0, 1].
 
     Source: InstructVideo (arXiv 2312.12490): reward fine-tuning as editing, τ = 0.6 of 20 steps.
 
-    >>> last_part(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), 0.5)
+    >>> last_part(Chain(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), "ode"), 0.5).levels
     tensor([0.5000, 0.2500, 0.0000])
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be in [0, 1], got {share}")
-    steps = len(levels) - 1
     # 0.6 · 20 may fall short of 12 by rounding.
-    return levels[steps - int(share * steps + 1e-9) :]
+    return chain[len(chain) - int(share * len(chain) + 1e-9) :]
 
 
 def noised(
@@ -204,13 +248,6 @@ def recovered(
     return (x - amount * noise) / signal
 
 
-def one_step(policy: Policy, x: Tensor, level: float | Tensor, kind: Kind) -> Tensor:
-    """The policy's clean estimate of each row, from where the row is."""
-    rows = torch.as_tensor(level, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device).expand(len(x))
-    beside = rows.reshape(-1, *[1] * (x.ndim - 1))
-    return estimates(x, policy(x, rows), beside, kind)[0]
-
-
 def _shares(x: Tensor, noise: Tensor, level: float | Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
     if x.shape != noise.shape:
         raise ValueError(f"the sample {tuple(x.shape)} and its noise {tuple(noise.shape)} must have one shape")
@@ -221,22 +258,3 @@ def _shares(x: Tensor, noise: Tensor, level: float | Tensor, kind: Kind) -> tupl
         raise ValueError(f"a level lies between 0 and 1, got {rows.tolist()}")
     rows = rows.expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
     return (1 - rows, rows) if kind in FLOW else (rows.sqrt(), (1 - rows).sqrt())
-
-
-def _check_chain(x: Tensor, levels: Tensor, kind: Kind, a: float | Tensor, graph_from: int) -> int:
-    """The number of steps, if the chain can be run as it is asked for."""
-    if levels.ndim != 1 or len(levels) < 1:
-        raise ValueError(f"levels must be (t + 1,), one per state, got {tuple(levels.shape)}")
-    steps = len(levels) - 1
-    wide = levels.to(torch.promote_types(levels.dtype, torch.float32))
-    if steps:
-        check_levels(wide[:-1], wide[1:], kind)
-    amount = torch.as_tensor(a, dtype=torch.float32)
-    if amount.shape not in ((), (steps,)):
-        raise ValueError(f"a is one number or one per step ({steps},), got {tuple(amount.shape)}")
-    check_amount(amount.reshape(-1), kind)
-    if not 0 <= graph_from <= steps:
-        raise ValueError(f"graph_from must lie between 0 and the {steps} steps of the chain, got {graph_from}")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x is not finite: the chain would carry NaN into every weight")
-    return steps

@@ -16,8 +16,9 @@ from guerdon.core.context import Context
 from guerdon.core.errors import GuerdonError
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
+from guerdon.objectives.denoising.chains import Policy
 from guerdon.objectives.denoising.steps import Kind, estimates
-from guerdon.objectives.pathwise.chains import Policy, noised
+from guerdon.objectives.pathwise.chains import noised
 
 SampleReward = Callable[[Tensor], Any]
 
@@ -76,7 +77,9 @@ def check_differentiable(reward: SampleReward, example: Float[Tensor, "n *d"]) -
 def values_of(found: Any) -> tuple[Tensor, Tensor | None]:
     """The numbers of a reward, and where it has one (None: everywhere)."""
     if isinstance(found, Scores):
-        return found.read(0.0), found.valid
+        there: Tensor | None = found.valid
+        found = found.read(0.0)
+        return values_of(found)[0], there
     if not isinstance(found, Tensor):
         raise NotDifferentiable(f"a differentiable reward gives a tensor or Scores, got {type(found).__name__}")
     if found.ndim != 1:
@@ -148,7 +151,7 @@ class balanced:
         said = [getattr(reward, "differentiable", None) for reward in self.rewards]
         return False if False in said else None if None in said else True
 
-    def __call__(self, x: Float[Tensor, "n *d"]) -> Float[Tensor, "n"]:
+    def __call__(self, x: Float[Tensor, "n *d"]) -> Float[Tensor, "n"] | Scores:
         """The sum of the rewards, with the balanced gradient."""
         value, pull = x.new_zeros(len(x)), torch.zeros_like(x)
         there = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -166,7 +169,7 @@ class balanced:
 
 
 class guidance:
-    r"""Classifier-free guidance as a reward: how much better the noise of a sample is told with the prompt than without.
+    r"""Classifier-free guidance as a reward: how much better the noise of a sample is told with its prompt.
 
         R = ½ (‖ê_∅ − e‖² − ‖ê_c − e‖²)        ∂R/∂x₀ = ê_∅ − ê_c
 
@@ -245,7 +248,7 @@ class spsa:
         self.reward, self.samples, self.scale, self.generator = reward, samples, scale, generator
         self.name = f"spsa({getattr(reward, 'name', getattr(reward, '__name__', type(reward).__name__))})"
 
-    def __call__(self, x: Float[Tensor, "n *d"]) -> Any:
+    def __call__(self, x: Float[Tensor, "n *d"]) -> Float[Tensor, "n"] | Scores:
         """What the reward says, with the estimated gradient; a direction in which it abstains has no weight."""
         with torch.no_grad():
             value, there = _plain(self.reward(x), x)
@@ -326,7 +329,7 @@ class segmental:
         weights = torch.exp(-self.decay * (picked - frames // 2).abs().to(rewards))
         return (weights * rewards).mean(1)
 
-    def __call__(self, videos: Float[Tensor, "n f *d"]) -> Float[Tensor, "n"]:
+    def __call__(self, videos: Float[Tensor, "n f *d"]) -> Float[Tensor, "n"] | Scores:
         """The reward of each video. A video with a frame for which the reward abstains abstains."""
         n, frames = videos.shape[:2]
         picked = self.pick(n, frames)

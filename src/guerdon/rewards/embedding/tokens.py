@@ -38,7 +38,7 @@ def token_encoder(path: str, *, batch: int = 64) -> Callable[[Sequence[Any]], Fl
 
     try:
         model = AutoModel.from_pretrained(path).eval().requires_grad_(False)
-        processor = AutoImageProcessor.from_pretrained(path)
+        processor = AutoImageProcessor.from_pretrained(path)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, ImportError) as error:
         raise GuerdonError(f"the encoder {path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     registers = int(getattr(model.config, "num_register_tokens", 0))

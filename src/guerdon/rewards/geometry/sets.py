@@ -354,7 +354,7 @@ def _assigned(
     found[back[other, row], row] = other
     hard = np.flatnonzero(~apart & ~swapped)
     if len(hard):
-        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+        from scipy.optimize import linear_sum_assignment
 
         for place in hard.tolist():
             one, two = np.flatnonzero(a_there[:, place]), np.flatnonzero(b_there[:, place])

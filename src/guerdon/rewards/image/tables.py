@@ -177,7 +177,7 @@ def _compared(
     """What each matched pair of cells is worth."""
     from rapidfuzz.distance import Levenshtein
     from rapidfuzz.process import cdist
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+    from scipy.optimize import linear_sum_assignment
 
     names = [[f"{row} {column}" for row, column, _ in some] for some in (said, wanted)]
     alike = cdist(*names, scorer=Levenshtein.normalized_similarity, score_cutoff=near)
