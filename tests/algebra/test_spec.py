@@ -138,7 +138,7 @@ def test_reduce_is_written_too():
 
 def test_dump_writes_every_default_out():
     assert spec.dump(ANSWER >> center())["shape"] == [{"part": "shaping.center", "at": "batch"}]
-    assert spec.dump(LENGTH) == {"part": "text.length", "unit": "words"}
+    assert spec.dump(LENGTH) == {"part": "text.length", "unit": "words", "within": "completion"}
     assert spec.dump(plain()) == {"part": f"{HERE}.plain", "scale": 1.0, "mode": "a", "cuts": [], "table": None}
     assert spec.dump(gate(LENGTH, then=LENGTH)) == {
         "gate": spec.dump(LENGTH), "then": spec.dump(LENGTH), "above": 0.5, "otherwise": 0.0, "inclusive": False,

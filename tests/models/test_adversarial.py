@@ -69,7 +69,7 @@ def test_adv_grpo_a_reward_that_learns_leads_to_the_references():
 
 
 def test_adv_grpo_a_reward_that_stands_still_is_exploited():
-    assert trained(freeze=20)[-1].min() > 8  # and still going: the head never learns that this is far too much
+    assert trained(freeze=20)[-1].min() > 6  # twice as far out and still going: the head never learns that
 
 
 def test_adv_grpo_gate_stops_where_references_already_win():

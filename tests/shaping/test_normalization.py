@@ -225,7 +225,7 @@ def test_tilt_is_a_distribution_over_what_is_there(values, temperature):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: normalize("mad"), "kind is 'z-score', 'range' or 'band', got 'mad'"),
+        (lambda: normalize("mad"), "kind is 'z-score', 'range', 'band' or 'unit', got 'mad'"),
         (lambda: normalize(over="row"), "over is 'group', 'batch' or 'running', got 'row'"),
         (lambda: normalize(width=-1), "width and ddof must not be negative"),
         (lambda: normalize(ddof=-1), "width and ddof must not be negative"),

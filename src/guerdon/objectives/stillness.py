@@ -24,6 +24,7 @@ def stillness(video: Float[Tensor, "m t *shape"], reference: Float[Tensor, "m t 
     Raises:
         ValueError: if the shapes differ, or there are fewer than two frames.
 
+    >>> import torch
     >>> there = torch.tensor([[0.0, 1.0, 2.0]])
     >>> stillness(0.25 * there, there), stillness(2 * there, there)
     (tensor(0.7500), tensor(0.))
