@@ -31,6 +31,9 @@ def project(points: Points, intrinsics: Intrinsics, pose: Poses) -> tuple[Pixels
     Returns:
         The pixels, NaN where the depth is not positive; and the depths.
 
+    Source: the pinhole camera, as Hartley and Zisserman, Multiple View Geometry (2004), §6.1; the projection of VIGOR
+    (arXiv 2603.16271).
+
     >>> camera, here = np.array([[2.0, 0, 1], [0, 2, 1], [0, 0, 1]]), np.eye(3, 4)
     >>> project(np.array([[1.0, 0, 4], [0, 0, -1]]), camera, here)
     (array([[1.5, 1. ], [nan, nan]]), array([ 4., -1.]))
@@ -50,6 +53,8 @@ def back_project(pixels: Pixels, depth: Float[Numbers, "*n"], intrinsics: Intrin
 
     Raises:
         numpy.linalg.LinAlgError: if K has no inverse.
+
+    Source: the inverse of `project`, by which VIGOR (arXiv 2603.16271) lifts points.
 
     >>> camera, here = np.array([[2.0, 0, 1], [0, 2, 1], [0, 0, 1]]), np.eye(3, 4)
     >>> back_project(np.array([[1.5, 1.0]]), np.array([4.0]), camera, here)
@@ -150,6 +155,8 @@ def moving(tracks: Float[Numbers, "p t 2"], visible: Bool[Numbers, "p t"], *, le
     """The share of steps between frames in which the points move: their median displacement is `least` pixels or more.
 
     A video of copied frames moves in none, and one that shows each frame twice in half of its steps.
+
+    Source: ours, against the still videos that VIGOR (arXiv 2603.16271) speaks of.
 
     >>> there = np.array([[[0.0, 0], [0, 0], [3, 4], [3, 4]]])
     >>> round(moving(there, np.ones((1, 4), bool), least=1.0), 4)
