@@ -1,6 +1,6 @@
 """Sums with the proxy rewards of demonstrated answers: the prompts of `bounded_reward.yaml`.
 
-    python recipes/references.py runs/sums.jsonl [--prompts 4000] [--references 5] [--seed 0]
+python recipes/references.py runs/sums.jsonl [--prompts 4000] [--references 5] [--seed 0]
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from guerdon.core.parts import name_of
+from guerdon.core.parts import name_of, names
 from guerdon.credit import group_relative
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train import comparison as comparisons
@@ -146,6 +146,8 @@ def test_the_recipes_shown_are_recipes(text, tmp_path):
     if isinstance(data, list):
         data = {"reward": data}
     whole = {"name": "x", "policy": {"path": "x"}, "prompts": {"file": "x"}, "reward": "math.answer", "steps": 1}
+    if "denoiser" in data:
+        del whole["policy"]
     recipe = recipes.from_data(whole | data)
     assert recipe.load_method().dump()["sampling"]["group"] > 0
 
@@ -156,3 +158,15 @@ def test_the_recipes_that_come_with_it_are_recipes(path):
         assert comparisons.load(path).seeds == (0, 1, 2)
     else:
         assert recipes.load(path).steps > 0
+
+
+def test_every_reward_and_shaper_is_there():
+    listed: set[str] = set()
+    for heading, tables in sections():
+        for rows in tables if heading == "reward" else ():
+            for cell in (row[0] for row in rows):
+                room = ""
+                for name in re.findall(r"`([a-z_0-9.]+)`", cell):
+                    room, _, own = name.rpartition(".") if "." in name else (room, "", name)
+                    listed.add(f"{room}.{own}")
+    assert listed == set(names())

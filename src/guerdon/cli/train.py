@@ -25,18 +25,23 @@ def command(
 ) -> None:
     """Train a policy as a recipe says, and write its run: metrics, rollouts, checkpoints, policy and report.
 
+    The policy is a language model, or a diffusion or flow model where the recipe has a `denoiser`.
+
     A folder that holds a run of the same recipe goes on with it from its last checkpoint; a finished one is
     reported; a run of another recipe is refused unless --fresh moves it aside. For several processes, start it
     with `accelerate launch -m guerdon train RECIPE` or `torchrun --no-python --nproc_per_node 2 guerdon train RECIPE`.
     """
-    from guerdon.train import language, progress
+    from guerdon.train import denoising, language, progress
     from guerdon.train import recipe as recipes
 
     changes = [*(set_ or []), *([f"steps={steps}"] if steps is not None else [])]
     loaded = recipes.load(recipe, changes, allow_import=allow_import)
     folder = folder or Path("runs") / loaded.name
     console = terminal.console(stderr=True)
-    summary = language.train(loaded, folder, fresh=fresh, allow_import=allow_import, console=console)
+    if isinstance(loaded, recipes.Recipe):
+        summary = language.train(loaded, folder, fresh=fresh, allow_import=allow_import, console=console)
+    else:
+        summary = denoising.train(loaded, folder, fresh=fresh, allow_import=allow_import, console=console)
     if language.is_main_process():
         out = terminal.console()
         out.print(progress.outcome(summary))

@@ -99,7 +99,9 @@ def load(path: str | Path, changes: Sequence[str] = (), *, allow_import: bool = 
     comparison = coerce({**data, "base": str(path.parent / comparison.base)}, Comparison, "")
     for arm in comparison.arms:
         try:
-            recipes.from_data(_recipe(comparison, arm, comparison.seeds[0]), allow_import=allow_import)
+            recipe = recipes.from_data(_recipe(comparison, arm, comparison.seeds[0]), allow_import=allow_import)
+            if not isinstance(recipe, recipes.Recipe):
+                raise RecipeError("denoiser: comparisons are of language models; train each by itself")
         except GuerdonError as error:
             raise RecipeError(f"{path}: arms.{arm}: {error}") from error
     return comparison

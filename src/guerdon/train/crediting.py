@@ -226,6 +226,11 @@ def goes_to_tokens(part: Part) -> bool:
     return _signature(function_of(part)).to_tokens
 
 
+def differs(part: Part) -> bool:
+    """Whether a part makes n values of the n + 1 potentials around them, as `credit.progress` does."""
+    return _signature(function_of(part)).differs
+
+
 class _Beside(NamedTuple):
     """A parameter that the part of the reward of its name fills."""
 
@@ -289,8 +294,13 @@ def _array(annotation: Any) -> tuple[Any, str | None]:
     return None, None
 
 
-def check(method: Method, reward: Reward, *, critic: bool = False) -> None:
+def check(method: Method, reward: Reward, *, critic: bool = False, level: Level | None = None) -> None:
     """Check, before any work, that a method's credit can be computed from a reward.
+
+    Args:
+        method, reward: the two.
+        critic: whether there is one.
+        level: of the values that credit begins with, where that is not the reward's: the loop scores every step.
 
     Raises:
         RecipeError: if a part reads what neither the loop nor the reward has, takes values of another level than it is
@@ -314,7 +324,7 @@ def check(method: Method, reward: Reward, *, critic: bool = False) -> None:
         ends = [_through(in_turn(chain), _level(name, levels), levels) for name, chain in first.chains.items()]
         per: Per = "rollout" if set(ends) == {"rollout"} else "token"
     else:
-        per = _through([first], reward.level, levels)
+        per = _through([first], level or reward.level, levels)
     _through(rest, per, levels)
     if method.kl.coefficient and method.kl.place == "reward":
         _check_kl(method.credit, reward.level, levels)

@@ -266,6 +266,23 @@ spae = replace(
     shaping=(),
 )
 
+# Source: Flow-GRPO (arXiv 2505.05470; yifan123/flow_grpo), for denoising policies: a step is a token. 24 pictures per
+# prompt, clip 1e-4 on log-probabilities that are means over elements, and the exact KL of each step, β = 0.04.
+flow_grpo = Method(
+    credit=group_relative,
+    objective=partial(policy_gradient, clip=partial(clip.ppo, low=1e-4, high=1e-4)),
+    kl=KL(0.04),
+    sampling=Sampling(group=24),
+)
+
+# Source: DenseGRPO (arXiv 2601.20218): each step by what it adds to the reward of the picture that the ODE would make
+# of the sample, compared within the group at that step.
+dense_grpo = replace(flow_grpo, credit=(progress, partial(group_relative, pool="position")))
+
+# Source: G²RPO (arXiv 2510.01982; bcmi/Granular-GRPO): 12 pictures that differ by the noise of one step, no KL. For
+# `sampling: {singular: true}`; here the step is drawn for each group, there every one of the first 8 has a group.
+g2rpo = replace(flow_grpo, credit=partial(group_relative, eps=1e-8), kl=KL(), sampling=Sampling(group=12))
+
 
 def load(name: str, **changes: Any) -> Method:
     """The named method, with a recipe's changes.
@@ -273,7 +290,7 @@ def load(name: str, **changes: Any) -> Method:
     Args:
         name: of a preset: grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, reinforce, rloo, w_reinforce, psr, nsr,
             grpo_n, gspo_n, wgrpo, tempo, pure, dler, prime, istar, igpo, spae, real, drpo, opd, exopd, aligndistil,
-            rl_plus, ppo or vl_dac.
+            rl_plus, ppo or vl_dac; for denoising policies flow_grpo, dense_grpo or g2rpo.
         changes: what differs, by field; see `Method.override`.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,15 @@ SHOWN = {
     "no_signal": "no signal {:.0%}",
     "abstained": "abstained {:.1%}",
     "tokens_per_second": "{:,.0f} tokens/s",
+    "vendi": "vendi {:.2f}",
+    "steps_per_second": "{:,.0f} steps/s",
 }
+
+OTHERS = {
+    "mean_length": 1,
+    "vendi": 2,
+    "nearest": 3,
+}  # decimals of what stands beside the outcome, where it is measured
 
 
 def line(record: Mapping[str, Any]) -> str:
@@ -75,14 +84,18 @@ def ticker(console: Console | None, what: str, total: int, done: int = 0) -> Ite
 
 def outcome(summary: Mapping[str, Any]) -> Table:
     """Before and after, as a table."""
+    before = summary["before"]
+    measure = "accuracy" if "accuracy" in before else "reward"
+    others = {name: f"{{:.{digits}f}}" for name, digits in OTHERS.items() if before.get(name) is not None}
     table = Table(title=str(summary["name"]), title_justify="left", caption_justify="left", min_width=72)
-    for heading in ("", "accuracy", "95 % interval", "mean length"):
+    for heading in ("", measure, "95 % interval", *(name.replace("_", " ") for name in others)):
         table.add_column(heading, justify="left" if not heading else "right")
     for when in ("before", "after"):
         measured = summary[when]
-        low, high = measured["ci95"]
-        accuracy = "–" if measured["accuracy"] is None else f"{measured['accuracy']:.3f}"
-        table.add_row(when, accuracy, f"{low:.3f} … {high:.3f}", f"{measured['mean_length']:.1f}")
+        low, high = measured["ci95"] or (math.nan, math.nan)
+        value = "–" if measured[measure] is None else f"{measured[measure]:.3f}"
+        rest = (text.format(measured[name]) for name, text in others.items())
+        table.add_row(when, value, f"{low:.3f} … {high:.3f}", *rest)
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     abstained, memory = summary["abstained"], summary["peak_rss_mib"]
     table.caption = f"{minutes} min {seconds:02d} s · peak memory {memory:,.0f} MiB · abstained {abstained:.2%}"

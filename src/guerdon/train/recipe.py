@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import yaml
 
@@ -22,6 +22,11 @@ from guerdon.train.method import Method
 from guerdon.train.policy import PolicyConfig
 from guerdon.train.prompts import PromptsConfig
 from guerdon.train.teach import TeachConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from guerdon.train.denoising_recipe import DenoisingRecipe
 
 OWN_MODELS = ("policy", "old", "reference")  # what a run has without being told
 
@@ -128,9 +133,56 @@ class Keeping:
             raise ValueError("checkpoint_every, checkpoints and rollouts_every must be at least 1")
 
 
+class Shared:
+    """What a recipe can do, whatever it trains."""
+
+    if TYPE_CHECKING:
+        name: str
+        reward: Any
+        steps: int
+        method: Any
+        max_abstain: float
+
+    def check_common(self) -> None:
+        """Refuse a name that is no folder's, and numbers out of range."""
+        if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
+            raise ValueError(f"name is a folder's name, got {self.name!r}")
+        if self.steps < 0:
+            raise ValueError(f"steps must not be negative, got {self.steps}")
+        if not 0 <= self.max_abstain <= 1:
+            raise ValueError(f"max_abstain is a share between 0 and 1, got {self.max_abstain}")
+
+    def data(self) -> dict[str, Any]:
+        """The recipe as plain data, defaults written out; `from_data` gives it back."""
+        return json.loads(json.dumps(dataclasses.asdict(cast("DataclassInstance", self))))  # type: ignore[no-any-return]
+
+    def digest(self) -> str:
+        """What two recipes share if they ask for the same run."""
+        return hashlib.sha256(json.dumps(self.data(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def load_method(self) -> Method:
+        """The method, its changes to the preset applied.
+
+        Raises:
+            RecipeError: for an unknown preset, option or type.
+        """
+        if isinstance(self.method, str):
+            return presets.load(self.method)
+        if not isinstance(self.method, Mapping) or "preset" not in self.method:
+            raise RecipeError(f"method: expected a preset's name or {{preset: NAME, …}}, got {self.method!r}")
+        changes = dict(self.method)
+        return presets.load(changes.pop("preset"), **changes)
+
+    def load_reward(self, *, allow_import: bool = False) -> Reward:
+        """The reward expression, followed by the shapers that belong to the method."""
+        reward = spec.load(self.reward, allow_import=allow_import)
+        shapers = [dict(shaper) for shaper in self.load_method().shaping]
+        return spec.chain(reward, shapers, where="method.shaping", allow_import=allow_import) if shapers else reward
+
+
 @dataclass(frozen=True)
-class Recipe:
-    """A training run.
+class Recipe(Shared):
+    """A training run of a language model.
 
     Args:
         name: the run's folder is `runs/NAME`.
@@ -171,33 +223,7 @@ class Recipe:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
-            raise ValueError(f"name is a folder's name, got {self.name!r}")
-        if self.steps < 0:
-            raise ValueError(f"steps must not be negative, got {self.steps}")
-        if not 0 <= self.max_abstain <= 1:
-            raise ValueError(f"max_abstain is a share between 0 and 1, got {self.max_abstain}")
-
-    def data(self) -> dict[str, Any]:
-        """The recipe as plain data, defaults written out; `from_data` gives it back."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
-
-    def digest(self) -> str:
-        """What two recipes share if they ask for the same run."""
-        return hashlib.sha256(json.dumps(self.data(), sort_keys=True).encode()).hexdigest()[:16]
-
-    def load_method(self) -> Method:
-        """The method, its changes to the preset applied.
-
-        Raises:
-            RecipeError: for an unknown preset, option or type.
-        """
-        if isinstance(self.method, str):
-            return presets.load(self.method)
-        if not isinstance(self.method, Mapping) or "preset" not in self.method:
-            raise RecipeError(f"method: expected a preset's name or {{preset: NAME, …}}, got {self.method!r}")
-        changes = dict(self.method)
-        return presets.load(changes.pop("preset"), **changes)
+        self.check_common()
 
     def load_models(self) -> dict[str, PolicyConfig | Literal["policy"]]:
         """The settings of the models that rewards and objectives read by name.
@@ -214,14 +240,8 @@ class Recipe:
             for name, config in self.models.items()
         }
 
-    def load_reward(self, *, allow_import: bool = False) -> Reward:
-        """The reward expression, followed by the shapers that belong to the method."""
-        reward = spec.load(self.reward, allow_import=allow_import)
-        shapers = [dict(shaper) for shaper in self.load_method().shaping]
-        return spec.chain(reward, shapers, where="method.shaping", allow_import=allow_import) if shapers else reward
 
-
-def load(path: str | Path, changes: Sequence[str] = (), *, allow_import: bool = False) -> Recipe:
+def load(path: str | Path, changes: Sequence[str] = (), *, allow_import: bool = False) -> Recipe | DenoisingRecipe:
     """Read a recipe and check all of it that can be checked without doing any work.
 
     Args:
@@ -260,12 +280,16 @@ def read(path: str | Path) -> dict[str, Any]:
     return {"name": path.stem} | data
 
 
-def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe:
-    """A recipe from plain data, checked.
+def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe | DenoisingRecipe:
+    """A recipe from plain data, checked: with a `denoiser` that of a denoising policy, else of a language model.
 
     Raises:
         RecipeError: names the setting and the nearest valid name.
     """
+    if "denoiser" in data:
+        from guerdon.train import denoising_recipe
+
+        return denoising_recipe.from_data(data, allow_import=allow_import)
     try:
         recipe: Recipe = coerce(data, Recipe, "")
         reward = recipe.load_reward(allow_import=allow_import)

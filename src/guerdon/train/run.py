@@ -5,6 +5,7 @@
       metrics.jsonl        one line per step
       evaluations.jsonl    one line per evaluation
       rollouts/            step-000010.parquet, …: samples with scores, parts, details and reasons
+      pictures/            step-000010.png, …: what a denoising policy makes of the same noise, at each evaluation
       checkpoints/         step-000050/, …
       policy/              the trained policy, by save_pretrained
       summary.json         before and after; written last
@@ -115,6 +116,20 @@ class Run:
         for path in sorted((self.folder / "rollouts").glob("step-*.parquet")):
             yield int(path.stem.removeprefix("step-")), tables.read_parquet(path)
 
+    def save_pictures(self, step: int, png: bytes) -> None:
+        """Write a sheet of pictures, whole or not at all."""
+        path = self.folder / "pictures" / f"step-{step:06d}.png"
+        with disk(path):
+            path.parent.mkdir(exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(png)
+            os.replace(temporary, path)
+
+    def pictures(self) -> Iterator[tuple[int, bytes]]:
+        """The sheets of pictures, by step."""
+        for path in sorted((self.folder / "pictures").glob("step-*.png")):
+            yield int(path.stem.removeprefix("step-")), path.read_bytes()
+
     def save_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the outcome; with it the run has ended."""
         with disk(self.folder):
@@ -127,7 +142,10 @@ class Run:
             if path.exists():
                 kept = [record for record in read_lines(path) if record["step"] <= step]
                 write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-        for path in (self.folder / "rollouts").glob("step-*.parquet"):
+        for path in (
+            *(self.folder / "rollouts").glob("step-*.parquet"),
+            *(self.folder / "pictures").glob("step-*.png"),
+        ):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
 

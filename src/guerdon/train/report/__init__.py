@@ -14,6 +14,7 @@ import yaml
 from guerdon.train.report.curves import by_step, curves, evaluations, lengths, number, reasons
 from guerdon.train.report.headline import headline
 from guerdon.train.report.page import page
+from guerdon.train.report.pictures import pictures
 from guerdon.train.report.samples import samples
 from guerdon.train.run import Run, disk, write_text
 
@@ -36,7 +37,10 @@ def write(run: Run) -> Path:
     """
     recipe, config = _recipe(run)
     metrics, measured, summary = run.metrics(), by_step(run.evaluations()), run.summary
+    measure = "reward" if "denoiser" in config else "accuracy"
     data = {
+        "measure": measure,
+        "pictures": pictures(run.pictures()),
         "curves": curves(metrics),
         "evaluations": evaluations(measured),
         "lengths": lengths(measured),
@@ -50,6 +54,7 @@ def write(run: Run) -> Path:
         metrics=metrics,
         evaluations=measured,
         summary=summary,
+        measure=measure,
     )
     path = run.folder / "report.html"
     with disk(path):

@@ -119,28 +119,51 @@ function stepChart(about, { cursor, domain, pick }) {
   return chart.element;
 }
 
-/** Accuracy with its interval at each evaluation. */
-function accuracyChart(evaluations, { cursor, domain, pick }) {
-  const known = evaluations.filter((e) => e.accuracy !== null);
-  const about = { title: "Accuracy", unit: "share right on held-out prompts, 95 % interval", classes: "wide steps" };
+const ACCURACY = {
+  key: "accuracy",
+  title: "Accuracy",
+  unit: "share right on held-out prompts, 95 % interval",
+  classes: "wide steps",
+  ceiling: 1,
+  interval: true,
+};
+const OF_PICTURES = [
+  { key: "reward", title: "Reward, evaluated", unit: "mean, 95 % interval", classes: "wide steps", interval: true },
+  { key: "vendi", title: "Variety", unit: "Vendi score of a prompt's pictures", classes: "steps", beside: "vendi_real" },
+  { key: "nearest", title: "Distance to real", unit: "to the nearest real picture of the prompt", classes: "steps" },
+];
+
+/** What was measured, with its interval where there is one, at each evaluation. */
+function evaluationChart(evaluations, about, { cursor, domain, pick }) {
+  const { key, title, ceiling, beside } = about;
+  const known = evaluations
+    .filter((e) => typeof e[key] === "number")
+    .map((e) => ({ ...e, accuracy: e[key], ci95: about.interval ? e.ci95 : null }));
+  const real = beside ? known.map((e) => e[beside]).filter((x) => typeof x === "number") : [];
+  const tall = about.classes.includes("wide") ? HEIGHT.wide : HEIGHT.normal;
   if (!known.length) return panel({ ...about, empty: "No evaluation has been recorded." }).element;
   const steps = known.map((e) => e.step);
   const accuracies = known.map((e) => e.accuracy);
   const ends = (e) => e.ci95 ?? [e.accuracy, e.accuracy];
-  const vertical = axis([0, ...known.flatMap(ends)], { height: HEIGHT.wide, ceiling: 1 });
+  const vertical = axis([0, ...real, ...known.flatMap(ends)], { height: tall, ceiling });
   const written = known.length < 8 ? known : [known[0], known.at(-1)];
   let point = () => {};
 
   const chart = panel(about, (width) => {
-    const label = "Accuracy at evaluations: " + known.map((e) => `${aligned(e.accuracy)} at step ${e.step}`).join(", ");
-    const drawing = { width, height: HEIGHT.wide, label, domain, vertical, format: plain, below: "step" };
+    const label = `${title} at evaluations: ` + known.map((e) => `${aligned(e.accuracy)} at step ${e.step}`).join(", ");
+    const drawing = { width, height: tall, label, domain, vertical, format: plain, below: "step" };
     const { svg, x, y, box } = frame(drawing);
+    if (real.length) {
+      const level = y(real[0]);
+      svg.append(shape("line", { class: "mean after", x1: box.left, x2: box.right, y1: level, y2: level }));
+      svg.append(shape("text", { class: "value", x: box.right - 4, y: level - 5, "text-anchor": "end" }, "real ones"));
+    }
     const group = shape("g", { class: "s0" }, shape("path", { class: "raw", d: path(steps, accuracies, x, y) }));
     for (const e of known) {
       const at = x(e.step);
       const [low, high] = ends(e).map(y);
       const whisker = `M${at - 5} ${low}h10M${at - 5} ${high}h10M${at} ${low}V${high}`;
-      group.append(shape("path", { class: "whisker", d: whisker }));
+      if (e.ci95) group.append(shape("path", { class: "whisker", d: whisker }));
       group.append(shape("circle", { class: "now", cx: at, cy: y(e.accuracy), r: 5 }));
       if (!written.includes(e)) continue;
       const [anchor, beside] = at > width - 60 ? ["end", at - 10] : ["start", at + 10];
@@ -162,7 +185,7 @@ function accuracyChart(evaluations, { cursor, domain, pick }) {
     const step = cursor.index === null ? Infinity : cursor.steps[cursor.index];
     const e = known.findLast((each) => each.step <= step) ?? known[0];
     const interval = e.ci95 ? ` [${e.ci95.map((end) => aligned(end)).join(", ")}]` : "";
-    const answers = e.n ? `, ${grouped(e.n)} answers` : "";
+    const answers = e.n ? `, ${grouped(e.n)} ${key === "accuracy" ? "answers" : "pictures"}` : "";
     const value = make("b", {}, aligned(e.accuracy));
     chart.reading.replaceChildren(make("span", {}, value, `${interval} at step ${e.step}${answers}`));
   };

@@ -15,6 +15,9 @@ POINTS = 1000
 BINS = 40
 """Most bins of a histogram."""
 
+OF_PICTURES = ("reward", "vendi", "vendi_real", "nearest")
+"""What only evaluations of a denoising policy have."""
+
 REASONS = 15
 """Most reasons in the table of abstentions."""
 
@@ -55,7 +58,7 @@ def by_step(records: Sequence[Record]) -> list[Record]:
 
 
 def evaluations(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Step, accuracy, its interval, mean length and number of answers of each evaluation."""
+    """Step, accuracy or reward, its interval, mean length or how varied, and number of answers of each evaluation."""
     return [
         {
             "step": record.get("step", 0),
@@ -63,6 +66,7 @@ def evaluations(records: Sequence[Record]) -> list[dict[str, Any]]:
             "ci95": interval(record.get("ci95")),
             "mean_length": number(record.get("mean_length")),
             "n": number(record.get("n")),
+            **{name: number(record[name]) for name in OF_PICTURES if name in record},
         }
         for record in records
     ]

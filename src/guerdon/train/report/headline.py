@@ -18,28 +18,33 @@ class Outcome:
     """One evaluation.
 
     Args:
-        accuracy: share of right answers.
+        accuracy: share of right answers; of a denoising policy, the mean reward.
         ci95: ends of its 95 % interval.
         length: mean tokens of an answer.
-        n: answers.
+        n: answers, or pictures.
+        vendi: how many different pictures there are of a prompt.
+        nearest: the distance to the nearest real picture.
     """
 
     accuracy: float | None = None
     ci95: tuple[float, float] | None = None
     length: float | None = None
     n: float | None = None
+    vendi: float | None = None
+    nearest: float | None = None
 
     @classmethod
-    def of(cls, *records: Record | None) -> Outcome:
+    def of(cls, *records: Record | None, measure: str = "accuracy") -> Outcome:
         """An outcome from the first record that has each number."""
 
         def first(name: str, read: Any = number) -> Any:
             return next((x for r in records if r and (x := read(r.get(name))) is not None), None)
 
-        return cls(first("accuracy"), first("ci95", interval), first("mean_length"), first("n"))
+        rest = first("ci95", interval), first("mean_length"), first("n"), first("vendi"), first("nearest")
+        return cls(first(measure), *rest)
 
 
-def verdict(before: Outcome, after: Outcome | None) -> tuple[str, Tone]:
+def verdict(before: Outcome, after: Outcome | None, measure: str = "accuracy") -> tuple[str, Tone]:
     """What the evaluations say, and no more than their intervals allow.
 
     >>> verdict(Outcome(0.24, (0.21, 0.27)), Outcome(0.71, (0.68, 0.74)))
@@ -48,18 +53,18 @@ def verdict(before: Outcome, after: Outcome | None) -> tuple[str, Tone]:
     ('accuracy went from 0.24 to 0.26; the 95 % intervals overlap, so this run alone shows no change', 'unclear')
     """
     if before.accuracy is None:
-        return "no accuracy has been measured", "unclear"
+        return f"no {measure} has been measured", "unclear"
     digits = _digits(before, after)
     if after is None or after.accuracy is None:
-        return f"accuracy was {before.accuracy:.{digits}f} before training; none has been measured since", "unclear"
+        return f"{measure} was {before.accuracy:.{digits}f} before training; none has been measured since", "unclear"
     change = f"from {before.accuracy:.{digits}f} to {after.accuracy:.{digits}f}"
     if before.ci95 is None or after.ci95 is None:
-        return f"accuracy went {change}; without intervals that may be chance", "unclear"
+        return f"{measure} went {change}; without intervals that may be chance", "unclear"
     if before.ci95[0] <= after.ci95[1] and after.ci95[0] <= before.ci95[1]:
-        return f"accuracy went {change}; the 95 % intervals overlap, so this run alone shows no change", "unclear"
+        return f"{measure} went {change}; the 95 % intervals overlap, so this run alone shows no change", "unclear"
     rose = after.accuracy > before.accuracy
     return (
-        f"accuracy {'rose' if rose else 'fell'} {change}; the 95 % intervals do not overlap",
+        f"{measure} {'rose' if rose else 'fell'} {change}; the 95 % intervals do not overlap",
         "better" if rose else "worse",
     )
 
@@ -71,6 +76,7 @@ def headline(
     metrics: Sequence[Record],
     evaluations: Sequence[Record],
     summary: Mapping[str, Any] | None,
+    measure: str = "accuracy",
 ) -> dict[str, str]:
     """The top of the page, as markup.
 
@@ -80,13 +86,14 @@ def headline(
         metrics: one record per step.
         evaluations: in order of their steps.
         summary: None if the run has not ended.
+        measure: what is to grow: 'accuracy', or the 'reward' of a denoising policy.
     """
     ended = summary or {}
     first = evaluations[0] if evaluations else None
     last = evaluations[-1] if len(evaluations) > 1 else None
-    before = Outcome.of(ended.get("before"), first)
-    after = Outcome.of(ended.get("after"), last) if summary or last else None
-    sentence, tone = verdict(before, after)
+    before = Outcome.of(ended.get("before"), first, measure=measure)
+    after = Outcome.of(ended.get("after"), last, measure=measure) if summary or last else None
+    sentence, tone = verdict(before, after, measure)
     if summary is None and last is not None:
         sentence = f"so far, at step {last.get('step')}, {sentence}"
     sentence += _brevity(before, after)
@@ -94,8 +101,10 @@ def headline(
     of_planned = f" of {planned:.0f}" if planned else ""
     state = "finished" if summary is not None else f"unfinished · step {done}{of_planned}"
     tiles = [
-        _accuracy_tile(before, after),
-        _tile("Answer length", *_length(before, after)),
+        _outcome_tile(before, after, measure),
+        _tile("Answer length", *_length(before, after))
+        if measure == "accuracy"
+        else _tile("Variety", *_variety(before, after)),
         _tile("Time", *_time(ended, metrics, done)),
         _tile("Peak memory", *_memory(number(ended.get("peak_rss_mib")))),
         _tile("Abstained", *_abstained(ended, metrics)),
@@ -138,19 +147,21 @@ def _brevity(before: Outcome, after: Outcome | None) -> str:
     return f". Answers became {abs(shares):.0%} {longer}".replace("%", " %")
 
 
-def _accuracy_tile(before: Outcome, after: Outcome | None) -> str:
+def _outcome_tile(before: Outcome, after: Outcome | None, measure: str) -> str:
     digits = _digits(before, after)
     known = [outcome for outcome in (before, after) if outcome is not None and outcome.accuracy is not None]
     note = " → ".join(
         f"[{outcome.ci95[0]:.{digits}f}, {outcome.ci95[1]:.{digits}f}]" for outcome in known if outcome.ci95
     )
-    answers = f" · {_grouped(known[-1].n)} answers" if known and known[-1].n else ""
+    what = "answers" if measure == "accuracy" else "pictures"
+    answers = f" · {_grouped(known[-1].n)} {what}" if known and known[-1].n else ""
     values = [f"{outcome.accuracy:.{digits}f}" for outcome in known]
+    within = all(0 <= end <= 1 for o in known for end in (o.accuracy or 0.0, *(o.ci95 or ())))
     return _tile(
-        "Accuracy",
+        measure.capitalize(),
         values,
         f"95 % {note}{answers}" if note else "not measured",
-        _strip(known) if known else "",
+        _strip(known) if known and within else "",
         wide=True,
     )
 
@@ -184,12 +195,22 @@ def _length(before: Outcome, after: Outcome | None) -> tuple[list[str], str]:
     return known, f"tokens, mean · {after.length / before.length - 1:+.0%}".replace("-", "−").replace("%", " %")
 
 
+def _variety(before: Outcome, after: Outcome | None) -> tuple[list[str], str]:
+    known = [o for o in (before, after) if o is not None and o.vendi is not None]
+    near = [f"{o.nearest:.3f}" for o in known if o.nearest is not None]
+    note = f" · distance to real {' → '.join(near)}" if near else ""
+    return [f"{o.vendi:.2f}" for o in known], f"Vendi score per prompt{note}" if known else "not measured"
+
+
 def _time(summary: Record, metrics: Sequence[Record], done: Any) -> tuple[list[str], str]:
     seconds = number(summary.get("seconds"))
     if seconds is None:
         seconds = next((x for r in reversed(metrics) if (x := number(r.get("seconds"))) is not None), None)
     speeds = sorted(x for r in metrics if (x := number(r.get("tokens_per_second"))) is not None)
     speed = f" · {_grouped(speeds[len(speeds) // 2])} tokens/s" if speeds else ""
+    if not speeds:
+        speeds = sorted(x for r in metrics if (x := number(r.get("steps_per_second"))) is not None)
+        speed = f" · {_grouped(speeds[len(speeds) // 2])} denoising steps/s" if speeds else ""
     return [] if seconds is None else [duration(seconds)], f"{done} step{'' if done == 1 else 's'}{speed}"
 
 

@@ -31,7 +31,8 @@ def page(headline: Mapping[str, str], recipe: str, data: Mapping[str, Any]) -> s
     style, script = _asset("report.css"), _script()
     return Template(_asset("template.html")).substitute(
         headline,
-        policy=f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; base-uri 'none'",
+        policy=f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
+        "img-src data:; base-uri 'none'",
         style=style,
         script=script,
         data=embed(data),

@@ -4,11 +4,29 @@ function main() {
   const data = JSON.parse(document.getElementById("run").textContent);
   const browser = rolloutsBrowser(document.getElementById("rollouts"), data.samples);
   drawCharts(data, browser.pick);
+  drawPictures(document.getElementById("reasons"), data.pictures);
   drawReasons(document.getElementById("reasons"), data.reasons, data.curves);
   for (const draw of panels) draw();
 }
 
-function drawCharts({ curves, evaluations, lengths, finished }, pick) {
+/** What a denoising policy makes of the same noise, before the section that follows. */
+function drawPictures(following, sheets) {
+  if (!sheets.length) return;
+  const drawn = sheets.map(({ step, image }) =>
+    make(
+      "figure",
+      {},
+      make("img", { src: image, alt: `Pictures of the policy after step ${step}` }),
+      make("figcaption", {}, step === 0 ? "before training" : `after step ${step}`),
+    ),
+  );
+  const note = make("output", {}, "what the same noise becomes, evaluation by evaluation");
+  const heading = make("div", { class: "heading" }, make("h2", { id: "seen" }, "Pictures"), note);
+  const sheet = make("div", { class: "sheets" }, drawn);
+  following.before(make("section", { "aria-labelledby": "seen" }, heading, sheet));
+}
+
+function drawCharts({ measure, curves, evaluations, lengths, finished }, pick) {
   const { step: steps, series, parts, every } = curves;
   const grid = document.getElementById("charts");
   if (!steps.length && !evaluations.length) {
@@ -29,13 +47,23 @@ function drawCharts({ curves, evaluations, lengths, finished }, pick) {
     series: [{ name: "reward", values: series.reward }, ...overlaid],
     wide: true,
   };
-  grid.append(
-    stepChart(reward, shared),
-    accuracyChart(evaluations, shared),
+  const pictures = measure === "reward";
+  const missing = { missing: "Not recorded; it needs a reference policy." };
+  const ofText = () => [
+    evaluationChart(evaluations, ACCURACY, shared),
     one("length", "Length", "tokens, mean of rollouts"),
     lengthsChart(lengths, finished),
-    one("kl", "KL to the reference", "nats per token", { missing: "Not recorded; it needs a reference policy." }),
+    one("kl", "KL to the reference", "nats per token", missing),
     one("entropy", "Entropy", "nats per token"),
+  ];
+  const ofPictures = () => [
+    ...OF_PICTURES.map((about) => evaluationChart(evaluations, about, shared)),
+    one("vendi", "Variety in training", "Vendi score of a group, mean"),
+    one("kl", "KL to the reference", "nats per denoising step, exact", missing),
+  ];
+  grid.append(
+    stepChart(reward, shared),
+    ...(pictures ? ofPictures() : ofText()),
     one("no_signal", "Groups without signal", "all rewards equal", shares),
     one("abstained", "Abstentions", "share of rollouts", shares),
     ...apart.map((part) => stepChart({ title: part.name, unit: "raw part, mean", series: [part] }, shared)),
@@ -66,8 +94,9 @@ function drawMore(series, shared, one) {
     approx_kl: ["KL to the old policy", "nats per token, estimate"],
     learning_rate: ["Learning rate", "", { exact: true, ticks: power }],
     tokens_per_second: ["Speed", "tokens per second"],
+    steps_per_second: ["Speed", "denoising steps per second"],
   };
-  const above = "reward length kl entropy no_signal abstained seconds clip_low clip_high".split(" ");
+  const above = "reward length kl entropy vendi no_signal abstained seconds clip_low clip_high".split(" ");
   const others = Object.keys(series).filter((name) => !(name in known) && !above.includes(name));
   const charts = [
     ...Object.entries(known).flatMap(([name, about]) => (name in series ? [one(name, ...about)] : [])),

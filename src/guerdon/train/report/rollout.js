@@ -1,5 +1,6 @@
 // All that is known of one rollout.
 
+const PICTURE = "data:image/png;base64,";
 const OPENED = 4000; // characters of a text before one asks for the rest
 
 function rolloutDetail(row, samples, query, close) {
@@ -51,6 +52,7 @@ function fullText(samples, number, query, file) {
   if (!text.trim()) {
     return [make("p", { class: "rest" }, text ? `Only white space: ${text.length} characters.` : "Empty.")];
   }
+  if (text.startsWith(PICTURE) && !whole) return [make("img", { class: "picture", src: text, alt: "The picture" })];
   const block = make("pre", {}, visible(text.slice(0, OPENED), query));
   const rest = make("p", { class: "rest" });
   if (text.length > OPENED) {

@@ -202,7 +202,8 @@ function listColumns(samples) {
 }
 
 function excerpt(samples, messages, size) {
-  const text = messages.map(([, number]) => samples.texts[number]).join(" ⏎ ");
+  const written = (text) => (text.startsWith(PICTURE) ? "a picture" : text);
+  const text = messages.map(([, number]) => written(samples.texts[number])).join(" ⏎ ");
   return text.slice(0, size).replace(/\s*\n\s*/g, " ⏎ ");
 }
 
