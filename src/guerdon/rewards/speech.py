@@ -103,7 +103,7 @@ def intelligibility(
     """
     import warnings
 
-    from pystoi import stoi  # type: ignore[import-untyped]
+    from pystoi import stoi
 
     mine, reference, problem = _pair(wave, clean)
     if problem is not None:
