@@ -462,12 +462,13 @@ def test_stopped_from_outside_it_goes_on_from_the_finished_parts(guerdon, jsonl,
     )
     patience = time.monotonic() + 40
     while len(list(tmp_path.glob("out.parquet.parts/part-*"))) < 2 and time.monotonic() < patience:
+        assert running.poll() is None, running.communicate()
         time.sleep(0.02)
     os.killpg(running.pid, how)
     _, errors = running.communicate(timeout=15)
     parts = sorted(tmp_path.glob("out.parquet.parts/part-*"))
     done = sum(pq.read_metadata(part).num_rows for part in parts)
-    assert 0 < done < 300
+    assert 0 < done < 300, errors
     if how == signal.SIGINT:
         assert running.returncode == 130
         assert errors == (f"{done} of 300 rows are done: the same command goes on from there\nguerdon: interrupted\n")
