@@ -467,7 +467,7 @@ def test_stopped_from_outside_it_goes_on_from_the_finished_parts(guerdon, jsonl,
         stderr=subprocess.PIPE,
         text=True,
     )
-    patience = time.monotonic() + 40
+    patience = time.monotonic() + 80
     while len(list(tmp_path.glob("out.parquet.parts/part-*"))) < 2 and time.monotonic() < patience:
         assert running.poll() is None, running.communicate()
         time.sleep(0.02)
