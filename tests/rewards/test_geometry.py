@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from guerdon.rewards import geometry
 from guerdon.rewards.geometry import Sets
+from guerdon.rewards.geometry.boxes import BLOCK
 
 ANY = st.one_of(
     st.floats(-50, 50), st.sampled_from([0.0, 1.0, -1.0, math.nan, math.inf, -math.inf, 1e-300, 1e101, 1e308, -1e308])
@@ -100,8 +102,40 @@ def test_many_rows_are_what_each_of_them_is():
         (geometry.edge_agreement, (a, b, sizes)),
     ):
         whole = measure(*sides)
-        for row in (0, 7, 8, 8191, 8192, 16_385, 19_999):
+        for row in (0, 7, 8, BLOCK - 1, BLOCK, BLOCK + 1, 19_999):
             assert whole[row] == measure(*(side[row] for side in sides))
+
+
+def test_measures_broadcast():
+    rng = np.random.default_rng(0)
+    a, b = some_boxes(rng, 3), some_boxes(rng, 4)
+    points, sizes = geometry.centers(a), rng.uniform(20, 30, (3, 2))
+    for measure, first, rest in (
+        (geometry.iou, a, ()),
+        (partial(geometry.iou, generalized=True), a, ()),
+        (geometry.coverage, a, ()),
+        (geometry.gaussian, points, ()),
+        (geometry.inside, points, ()),
+        (geometry.edge_agreement, a, (sizes[:, None],)),
+    ):
+        each = [[measure(x, y, *(side[i, 0] for side in rest)) for y in b] for i, x in enumerate(first)]
+        assert measure(first[:, None], b[None], *rest).tolist() == np.array(each).tolist()
+        assert measure(first[0], b, *(side[:1, 0] for side in rest)).tolist() == np.array(each[0]).tolist()
+
+
+def test_boxes_of_extreme_sizes():
+    tiny, small, large = (np.array([0, 0, side, side]) for side in (1e-99, 1.0, 1e99))
+    for box in (tiny, small, large):
+        for spread in (0.5, 1e-300):
+            assert geometry.coverage(box, box, spread=spread) == 1.0
+            assert geometry.gaussian(geometry.centers(box), box, spread=spread) == 1.0
+        assert geometry.iou(box, box) == geometry.inside(geometry.centers(box), box) == 1
+    assert geometry.coverage(tiny, small) == geometry.coverage(large, small) == pytest.approx(0, abs=1e-90)
+    for side in (1e-101, 1e101):
+        box = np.array([0, 0, side, side])
+        assert not geometry.usable(box)
+        assert geometry.iou(box, box) == geometry.coverage(box, box) == 0
+        assert geometry.inside(geometry.centers(box), box) == geometry.gaussian(geometry.centers(box), box) == 0
 
 
 @settings(max_examples=300)

@@ -68,12 +68,11 @@ def test_rlrf_length_worked_numbers():
 def test_rlrf_l2_worked_numbers():
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 256, (400, 400, 3)).astype(np.uint8) for _ in range(2))
-    zn = graphics.standardized
-    assert graphics.l2(zn(a), zn(a)) == 1.0
-    assert graphics.l2(zn(a), zn(b)) == pytest.approx(-1, abs=0.02)  # 1 − 2
-    assert graphics.l2(zn(a), zn(255 - a)) == -1.0  # 1 − 4, clipped
+    assert graphics.l2(a, a) == 1.0
+    assert graphics.l2(a, b) == pytest.approx(-1, abs=0.02)  # 1 − 2
+    assert graphics.l2(a, 255 - a) == -1.0  # 1 − 4, clipped
     dim = (a // 2 + 30).astype(np.uint8)
-    assert graphics.l2(zn(dim), zn(a)) > 0.999
+    assert graphics.l2(dim, a) > 0.999
 
 
 def test_rlrf_l2_is_the_equation():
@@ -84,9 +83,31 @@ def test_rlrf_l2_is_the_equation():
     for c in range(3):
         x, y = (p[..., c] / 255 for p in (a, b))
         total += (((x - x.mean()) / (x.std() + 1e-6) - (y - y.mean()) / (y.std() + 1e-6)) ** 2).sum()
-    assert graphics.l2(graphics.standardized(a), graphics.standardized(b)) == pytest.approx(
-        1 - total / a.size, abs=1e-5
-    )
+    assert graphics.l2(a, b) == pytest.approx(1 - total / a.size, abs=1e-12)
+    assert graphics.l2(a[..., 0], b[..., 0]) == graphics.l2(*(np.repeat(p[..., :1], 3, 2) for p in (a, b)))
+
+
+def test_rlrf_l2_of_flat_channels():
+    a = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    part = a.copy()
+    part[..., 0] = 7  # of three channels, one is flat
+    assert graphics.l2(part, a) == pytest.approx(1 - 2 / 3)
+    assert graphics.l2(part, a, flat="published") == graphics.l2(a, part) == pytest.approx(1 - 1 / 3, abs=1e-4)
+    assert graphics.l2(part, part) == 1.0
+    gray = np.full_like(a, 200)
+    gray[0, 0] = 201  # the least that is not flat, however bright
+    assert graphics.l2(gray, (gray == 201) * np.uint8(40)) > 0.999
+
+
+def test_rlrf_edges_are_dilated_and_blurred():
+    picture = np.full((48, 48, 3), 255, np.uint8)
+    picture[:, 24:, 1:] = 0  # red, from the middle on: one vertical edge
+    found = graphics.edge_map(picture)
+    sigma = 0.3 * (6 - 1) + 0.8
+    weights = np.exp(-(np.arange(-6.0, 7) ** 2) / (2 * sigma**2))
+    line = np.convolve(np.isin(np.arange(48), range(22, 25)) * 255.0, weights / weights.sum(), "same")
+    assert found.dtype == np.uint8
+    assert min(np.abs(found[24].astype(float) - np.roll(line, shift)).max() for shift in (0, 1)) <= 0.5 + 1e-3
 
 
 def test_ssim_is_the_equation():
@@ -124,8 +145,7 @@ def test_measures_stay_in_range_and_are_symmetric(seed, mix):
     rng = np.random.default_rng(seed)
     a = rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
     b = (mix * a + (1 - mix) * rng.integers(0, 256, a.shape)).astype(np.uint8)
-    x, y = graphics.standardized(a), graphics.standardized(b)
-    for forward, backward in ((graphics.l2(x, y), graphics.l2(y, x)), (graphics.ssim(a, b), graphics.ssim(b, a))):
+    for forward, backward in ((graphics.l2(a, b), graphics.l2(b, a)), (graphics.ssim(a, b), graphics.ssim(b, a))):
         assert -1 <= forward <= 1
         assert forward == pytest.approx(backward, abs=1e-5)
 
@@ -142,8 +162,8 @@ def test_rlrf_a_perfect_answer():
 def test_rlrf_weights_are_a_mean():
     other = circle(x=60)
     _, terms = graphics.match(side=128, ssim=1.0).evaluate(other, circle())
-    value, _ = graphics.match(side=128, l2=2, edges=1, ssim=0.5, length=0.5).evaluate(other, circle())
-    by_hand = (2 * terms["l2"] + terms["edges"] + 0.5 * terms["ssim"] + 0.5 * terms["length"]) / 4
+    value, _ = graphics.match(side=128, l2=2, edges=1, ssim=0.5, length=1.5).evaluate(other, circle())
+    by_hand = (2 * terms["l2"] + terms["edges"] + 0.5 * terms["ssim"] + 1.5 * terms["length"]) / 5
     assert value == pytest.approx(by_hand)
 
 
@@ -286,6 +306,24 @@ def test_harmful_drawings_are_floored(reply, problem):
     assert problem in details["problem"]
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("<!DOCTYPE svg><svg/>", "a document type"),
+        ('<svg><filter id="f"><feImage href="#a"/></filter></svg>', "a picture in it"),
+        ('<svg xmlns:s="http://www.w3.org/2000/svg"><s:image href="#a"/></svg>', "a picture in it"),
+    ],
+)
+def test_document_types_and_pictures_are_refused_where_they_stand(text, problem):
+    with pytest.raises(ValueError, match=problem):
+        read_svg(text)
+
+
+def test_a_long_drawing_has_at_most_three_times_the_side():
+    assert drawing.canvas((0, 0, 10, 20), 100) == (100, 200)
+    assert drawing.canvas((0, 0, 60, 10), 100) == (300, 50)
+
+
 def test_a_drawing_without_end_is_floored_and_the_next_one_drawn():
     judge = graphics.match(side=64, seconds=0.3, length=0)
     start = time.process_time()
@@ -402,9 +440,9 @@ def test_rlrf_a_real_class_of_encoder_runs():
 
 
 def test_rlrf_a_judge_that_says_nonsense_makes_rows_abstain():
-    judge = graphics.judged(judge=lambda pictures, prompts: [0.5, 7.0, None], low=0, high=1, side=32)
-    scores = judge.score(batch([FACE] * 3, FACE))
-    assert scores.valid.tolist() == [True, False, False]
+    judge = graphics.judged(judge=lambda pictures, prompts: [0.5, 7.0, None, -0.5], low=0, high=1, side=32)
+    scores = judge.score(batch([FACE] * 4, FACE))
+    assert scores.valid.tolist() == [True, False, False, False]
     assert "7.0" in scores.reasons[1]
 
 

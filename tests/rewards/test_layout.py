@@ -79,6 +79,11 @@ def test_got_r1_a_chain_without_boxes_earns_nothing_and_nobody_is_asked():
     assert layout.judged(judge=never)(["?"], ["  "]) == [0.0]
 
 
+def test_got_r1_several_marks_of_a_drawing_are_a_mean():
+    part = layout.planned(judge=lambda asked, picture: [2, 4, 3], scale=5)
+    assert part(["?"], [CHAIN]) == pytest.approx([0.6])
+
+
 def test_got_r1_overlap_of_planned_and_found_boxes():
     plan = "a cat (0,0),(10,10)"
     found = layout.grounded(detector=lambda picture, names: [[0.5, 0.0, 1.5, 1.0]], canvas=10)
@@ -86,7 +91,7 @@ def test_got_r1_overlap_of_planned_and_found_boxes():
 
 
 def test_what_judges_say_wrongly_abstains():
-    for said in (11, -1, "good", [], None):
+    for said in (11, -1, [-1, 9], [11, 1], "good", [], None):
         assert layout.judged(judge=lambda asked, text, said=said: said)(["?"], ["a chain"]) == [None]
     for said in (None, [[0, 0, 1, 1]], [[0, 0, 1], [0, 0, 1, 1]]):
         part = layout.grounded(detector=lambda picture, names, said=said: said)

@@ -50,6 +50,29 @@ def test_views_are_scored_together_and_what_is_not_scored_abstains():
         views.pooled(low=1.0, high=0.0)
 
 
+def test_what_cannot_be_rendered_has_the_lowest_score():
+    def render(thing):
+        if thing is None:
+            raise ValueError("nothing to be seen")
+        return [thing, thing]
+
+    part = views.pooled(render=render, scorer=lambda seen: seen, low=-1.0, column="mesh")
+    assert part(["?"] * 2, [""] * 2, mesh=[None, 0.5]) == [-1.0, 0.5]
+
+
+def test_a_scorer_that_leaves_views_out_makes_all_abstain():
+    part = views.pooled(scorer=lambda seen: seen[:-1])
+    assert part(["?"] * 2, [""] * 2, views=[[0.1, 0.2], [0.3]]) == [None, None]
+
+
+def test_mme_3dr_classes_count_by_their_shares_and_all_of_them():
+    classes, scores = ["a", "b", "a"], [1.0, 0.0, 0.5]
+    assert views.by_class(np.mean, classes, scores, shares={"a": 3, "b": 1})["all"] == pytest.approx(0.5625)
+    for shares in ({"a": 1}, {"a": 1, "b": 1, "c": 1}):
+        with pytest.raises(ValueError, match="classes must be all of"):
+            views.by_class(np.mean, classes, scores, shares=shares)
+
+
 def test_parts_that_are_not_there_are_not_whole_either():
     blank = (["?"], [""])
     assert views.components()(*blank, components=[[(0, 1.0), (1, 0.5)]]) == [0.75]

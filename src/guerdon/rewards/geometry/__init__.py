@@ -1,6 +1,7 @@
-"""Boxes, points, masks and grids: what they have in common, as pure functions of arrays.
+"""Boxes, points, masks, grids and meshes: what they have in common, as pure functions of arrays.
 
-All are batched, take what is broken (NaN, high below low) for the worst there can be, and never give NaN.
+All are batched, take what is broken (NaN, high below low) for the worst there can be, and never give NaN; but what is
+no mesh is an error.
 `grounding` reads replies and scores them with these.
 
     part                                 compares
@@ -11,6 +12,7 @@ All are batched, take what is broken (NaN, high below low) for the worst there c
     mask_iou · fill · follow             masks, of boxes too, over frames
     frame_worth · view_worth             which frame, which views
     block_match                          grids
+    surface_points · rendered            meshes, to points and pictures
     size_weights                         how hard a target is to hit
 """
 
@@ -27,12 +29,14 @@ from guerdon.rewards.geometry.boxes import (
 )
 from guerdon.rewards.geometry.grids import block_match
 from guerdon.rewards.geometry.masks import follow, frame_worth, mask_iou
+from guerdon.rewards.geometry.meshes import SurfacePoints, rendered, surface_points
 from guerdon.rewards.geometry.sets import Pairs, Sets, average_precision, pair_up
 from guerdon.rewards.geometry.views import top_views, view_anchor, view_worth
 
 __all__ = [
     "Pairs",
     "Sets",
+    "SurfacePoints",
     "average_precision",
     "block_match",
     "centers",
@@ -46,7 +50,9 @@ __all__ = [
     "iou",
     "mask_iou",
     "pair_up",
+    "rendered",
     "size_weights",
+    "surface_points",
     "top_views",
     "usable",
     "view_anchor",

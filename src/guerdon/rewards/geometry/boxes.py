@@ -2,13 +2,14 @@
 
 A box is its low corner and then its high one: [start, end] in time, [x1, y1, x2, y2] in a picture,
 [x1, y1, z1, x2, y2, z2] in space. All functions are elementwise over the leading axes, which broadcast. A box is
-usable if its coordinates are finite, none beyond 10¹⁰⁰, and every high one above its low one; with one that is not,
-every measure has its lowest value, and no NaN comes out.
+usable if its coordinates are finite and every high one is above its low one, by 10⁻¹⁰⁰ at least and 10¹⁰⁰ at most;
+with one that is not, every measure has its lowest value, and no NaN comes out.
 """
 
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -21,7 +22,8 @@ Values = Float[np.ndarray[Any, Any], "*n"]
 Edges = Literal["continuous", "pixels"]
 
 FARTHEST = 1e100  # three extents of this size still have a product
-BLOCK = 1 << 13  # rows at a time, so that what is between two operations stays in the cache
+THINNEST = 1e-100  # and three of this one
+BLOCK = 12_000  # rows at a time, so that what is between two operations stays in the cache
 
 
 def _in_blocks(measure: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,25 +96,33 @@ def iou(a: Boxes, b: Boxes, *, edges: Edges = "continuous", generalized: bool = 
     if a.shape[-1] != b.shape[-1]:
         raise ValueError(f"boxes of {a.shape[-1]} and of {b.shape[-1]} coordinates cannot be compared")
     more = 1.0 if edges == "pixels" else 0.0
-    known: Any = True
-    shared: Any = 1.0
+    a_known: Any = True
+    b_known: Any = True
     first: Any = 1.0
     second: Any = 1.0
     hull: Any = 1.0
+    both = []
     for a_low, a_high, b_low, b_high in zip(*_columns(a), *_columns(b), strict=True):
         a_size, b_size = a_high - a_low, b_high - b_low
-        known = known & _extends(a_size, edges) & _extends(b_size, edges)
-        shared = shared * np.maximum(np.minimum(a_high, b_high) - np.maximum(a_low, b_low) + more, 0.0)
+        a_known, b_known = a_known & _extends(a_size, edges), b_known & _extends(b_size, edges)
+        size = np.minimum(a_high, b_high)
+        size -= np.maximum(a_low, b_low)
+        if more:
+            size += more
+        both.append(np.maximum(size, 0.0))
         first = first * (a_size + more)
         second = second * (b_size + more)
         if generalized:
             hull = hull * (np.maximum(a_high, b_high) - np.minimum(a_low, b_low) + more)
-    union = first + second - shared
-    known = known & (union > 0)
+    shared = functools.reduce(operator.mul, both)
+    union = first + second
+    union -= shared
+    known = a_known & b_known & (union > 0)
     # Sums of products of very different size may round a little past 1.
-    overlap = np.minimum(np.where(known, shared / np.where(known, union, 1.0), 0.0), 1.0)
+    shared /= union
+    overlap = _floored(np.minimum(shared, 1.0), known)
     if not generalized:
-        return np.asarray(overlap)
+        return overlap
     known = known & (hull <= FARTHEST**3)
     hull = np.where(known, hull, 1.0)
     return np.asarray(np.where(known, np.clip(overlap - (hull - union) / hull, -1.0, 1.0), -1.0))
@@ -172,12 +182,19 @@ def gaussian(points: Points, boxes: Boxes, *, spread: float = 0.5) -> Values:
     """
     _positive(spread)
     known: Any = True
-    total: Any = 0.0
+    squares = []
     for place, low, high in zip(_along(points), *_columns(boxes), strict=True):
         size = high - low
         known = known & _extends(size)
-        total = total + ((place - 0.5 * (low + high)) / size * (1.0 / spread)) ** 2
-    return np.asarray(np.where(known & (total >= 0), np.exp(-0.5 * total), 0.0))
+        away = place - low
+        away /= size
+        away -= 0.5
+        away *= away
+        squares.append(away)
+    total = functools.reduce(operator.iadd, squares)
+    total *= -0.5 / max(spread, THINNEST) ** 2
+    value = np.exp(total)
+    return _floored(value, known & (value <= 1.0))
 
 
 @_in_blocks
@@ -207,18 +224,27 @@ def coverage(a: Boxes, b: Boxes, *, spread: float = 0.5) -> Values:
     """
     _positive(spread)
     known: Any = True
-    distance: Any = 0.0
-    shape: Any = 1.0
-    for a_low, a_high, b_low, b_high in zip(*_columns(a), *_columns(b), strict=True):
+    shape: Any = 2.0 ** (a.shape[-1] // 2)
+    squares = []
+    columns = (*_columns(a), *_columns(b), *_columns(a - b))
+    for a_low, a_high, b_low, b_high, below, above in zip(*columns, strict=True):
         a_size, b_size = a_high - a_low, b_high - b_low
         known = known & _extends(a_size) & _extends(b_size)
-        larger = np.maximum(a_size, b_size)
-        ratio = np.minimum(a_size, b_size) / larger
-        mean = 0.5 + 0.5 * ratio * ratio  # of the variances, in those of the larger
-        distance = distance + (((a_low - b_low) + (a_high - b_high)) / larger * (0.5 / spread)) ** 2 / mean
-        shape = shape * ratio / mean
-    value = np.sqrt(shape) * np.exp(-0.125 * distance)
-    return np.asarray(np.where(known & (value <= 2.0), np.minimum(value, 1.0), 0.0))
+        product = a_size * b_size
+        a_size *= a_size
+        b_size *= b_size
+        variances = a_size + b_size
+        apart = below + above
+        apart *= apart
+        apart /= variances
+        squares.append(apart)
+        product /= variances
+        shape *= product
+    distance = functools.reduce(operator.iadd, squares)
+    distance *= -0.0625 / max(spread, THINNEST) ** 2
+    value = np.sqrt(shape)
+    value *= np.exp(distance)
+    return _floored(np.minimum(value, 1.0), known & (value <= 2.0))
 
 
 @_in_blocks
@@ -252,7 +278,7 @@ def edge_agreement(a: Boxes, b: Boxes, sizes: Float[np.ndarray[Any, Any], "*n k"
             near = 1.0 - np.abs(one - other) / size
             known = known & (near > 0)
             total = total + 1.0 / near
-    return np.asarray(np.where(known, a.shape[-1] / np.where(known, total, 1.0), 0.0))
+    return _floored(a.shape[-1] / total, known)
 
 
 def size_weights(
@@ -324,7 +350,14 @@ def _along(points: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _extends(size: Any, edges: Edges = "continuous") -> Any:
     """Whether an extent is one: not NaN, not negative, not boundless."""
-    return ((size > 0) if edges == "continuous" else (size >= 0)) & (size <= FARTHEST)
+    return ((size >= THINNEST) if edges == "continuous" else (size >= 0)) & (size <= FARTHEST)
+
+
+def _floored(values: Any, known: Any) -> np.ndarray[Any, Any]:
+    """The values, with 0 in place of those that are not known. Where few are not, faster than `np.where`."""
+    found = np.asarray(values)
+    np.putmask(found, ~known, 0.0)
+    return found
 
 
 def _positive(spread: float) -> None:

@@ -16,7 +16,7 @@ from guerdon.rewards.geometry.boxes import Boxes, Edges, iou, usable
 Match = Literal["hungarian", "greedy", "order", "best"]
 Cost = Literal["quality", "detr"]
 
-AT_ONCE = 1 << 14  # pairs that are looked at together: few enough to stay in the cache
+AT_ONCE = 1 << 15  # pairs that are looked at together: few enough to stay in the cache
 WORTHLESS = -1e300  # the likeness of a pair that may not be matched
 
 
@@ -133,30 +133,32 @@ def pair_up(
         raise ValueError("same_label=True compares labels: both sets need them")
     partner = np.full(len(first.boxes), -1, np.int64)
     quality = np.zeros(len(first.boxes))
+    a_known, b_known = usable(first.boxes, edges=edges), usable(second.boxes, edges=edges)
     for rows in _batches(first.counts, second.counts):
         a, a_there, a_at = _padded(first, rows)
         b, b_there, b_at = _padded(second, rows)
         likeness = iou(a[:, None], b[None], edges=edges, generalized=generalized)
-        allowed = (usable(a, edges=edges) & a_there)[:, None] & (usable(b, edges=edges) & b_there)[None]
+        allowed = (a_known.take(a_at) & a_there)[:, None] & (b_known.take(b_at) & b_there)[None]
         same = _same(first, second, a_at, b_at) if same_label or cost == "detr" else None
         if same_label:
             allowed = allowed & same
-        enough = (likeness >= above) if inclusive else (likeness > above)
+        enough = np.greater_equal if inclusive else np.greater
         if match == "hungarian":
-            gain = likeness
+            gain = likeness  # of which only pairs that are allowed are read again
             if cost == "detr":
                 apart = np.where(allowed[..., None], a[:, None] - b[None], 0.0)
                 gain = iou(a[:, None], b[None], edges=edges, generalized=True) - np.abs(apart).sum(-1) + same
-            found = _assigned(np.where(allowed, gain, WORTHLESS), allowed)
+            np.putmask(gain, ~allowed, WORTHLESS)
+            found = _assigned(gain, allowed)
         else:
-            found = _CHOOSE[match](np.where(allowed & enough, likeness, WORTHLESS))
-        i, row = np.nonzero(found >= 0)
-        j = found[i, row]
-        kept = enough[i, j, row]
-        i, j, row = i[kept], j[kept], row[kept]
-        at = a_at[i, row]
-        partner[at] = b_at[j, row]
-        quality[at] = likeness[i, j, row]
+            found = _CHOOSE[match](np.where(allowed & enough(likeness, above), likeness, WORTHLESS))
+        p, g, count = likeness.shape
+        column = np.maximum(found, 0) * count + np.arange(count)
+        reached = likeness.take(column + (np.arange(p) * g * count)[:, None])
+        kept = (found >= 0) & enough(reached, above)
+        at = a_at[kept]
+        partner[at] = b_at.take(column)[kept]
+        quality[at] = reached[kept]
     return Pairs(partner, quality)
 
 

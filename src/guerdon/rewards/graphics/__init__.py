@@ -11,7 +11,7 @@ row abstains. Drawing happens in a process that is bounded in time and memory: a
 like any other. `l2`, `edge_map`, `ssim` and `brevity` are the measures, as functions of pictures.
 """
 
-from guerdon.rewards.graphics.likeness import brevity, edge_map, l2, ssim, standardized
+from guerdon.rewards.graphics.likeness import brevity, edge_map, l2, ssim
 from guerdon.rewards.graphics.matching import judged, length, match, perceptual
 from guerdon.rewards.graphics.source import read_svg, svg_in
 
@@ -25,6 +25,5 @@ __all__ = [
     "perceptual",
     "read_svg",
     "ssim",
-    "standardized",
     "svg_in",
 ]

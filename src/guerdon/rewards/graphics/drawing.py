@@ -20,6 +20,7 @@ from guerdon.rewards.graphics.source import Box, Source
 from guerdon.rewards.image.reading import Picture
 
 LONGEST_SIDE = 3  # times the shorter one, at most: 1536 pixels beside 512
+_KEPT = str(1 << 24)  # bytes that one drawing needed and the next one finds, rather than fresh pages of the kernel's
 
 
 class NotDrawn(ValueError):
@@ -127,7 +128,11 @@ class Renderer:
         place = os.pathsep.join(path for path in sys.path if path)
         child = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-            env={"PYTHONPATH": place, "PYTHONSAFEPATH": "1"}, close_fds=True,
+            env={
+                "PYTHONPATH": place, "PYTHONSAFEPATH": "1",
+                "MALLOC_TRIM_THRESHOLD_": _KEPT, "MALLOC_MMAP_THRESHOLD_": _KEPT,
+            },
+            close_fds=True,
         )  # fmt: skip
         probe = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
         answer = self._asked(child, renderer.REQUEST.pack(1, 1, len(probe)) + probe)

@@ -19,7 +19,7 @@ from guerdon.core.protocols import Range
 from guerdon.core.scores import Scores
 from guerdon.rewards.graphics import likeness
 from guerdon.rewards.graphics.drawing import NotDrawn, canvas, draw
-from guerdon.rewards.graphics.likeness import Flat, Paper, brevity, edge_map, standardized
+from guerdon.rewards.graphics.likeness import Flat, Paper, brevity, edge_map
 from guerdon.rewards.graphics.source import Box, Source, read_svg, svg_in
 from guerdon.rewards.image.reading import Picture, picture
 
@@ -50,14 +50,9 @@ class Target:
         return self.pixels.shape[1], self.pixels.shape[0]
 
     @cached_property
-    def channels(self) -> Any:
-        """Its colours, standardised."""
-        return standardized(self.pixels)
-
-    @cached_property
     def outlines(self) -> Any:
-        """Its edges, standardised."""
-        return standardized(edge_map(self.pixels))
+        """Its edges."""
+        return edge_map(self.pixels)
 
     @cached_property
     def blank(self) -> bool:
@@ -188,9 +183,9 @@ def match(
         return -1.0, {"problem": str(error)}
     terms = {}
     if l2:
-        terms["l2"] = likeness.l2(standardized(pixels), target.channels, flat=flat)
+        terms["l2"] = likeness.l2(pixels, target.pixels, flat=flat)
     if edges:
-        terms["edges"] = likeness.l2(standardized(edge_map(pixels)), target.outlines, flat=flat)
+        terms["edges"] = likeness.l2(edge_map(pixels), target.outlines, flat=flat)
     if ssim:
         terms["ssim"] = likeness.ssim(pixels, target.pixels, paper=paper)
     if length and target.code is not None:
@@ -372,7 +367,7 @@ def _scores(values: Float[np.ndarray[Any, Any], "n"], reasons: Mapping[int, str]
 def _as_seen(pixels: Picture, seen: str) -> Picture:
     if seen == "colors":
         return pixels
-    return np.repeat(edge_map(pixels).round().astype(np.uint8)[..., None], 3, axis=2)
+    return np.repeat(edge_map(pixels)[..., None], 3, axis=2)
 
 
 def _encoded(features: Any, pictures: list[Picture]) -> Float[np.ndarray[Any, Any], "n d"]:
