@@ -42,14 +42,23 @@ class Mixture:
         noise = torch.randn(n, self.means.shape[1], generator=generator, dtype=self.means.dtype)
         return self.means[k] + self.variances[k].sqrt()[:, None] * noise
 
-    def _posterior(self, x, signal, noise):
-        """E[x₀ | x], E[e | x] and the responsibilities, where x = signal · x₀ + noise · e; both scalars or (n,)."""
-        signal, noise = (torch.as_tensor(y, dtype=x.dtype).expand(len(x)) for y in (signal, noise))
+    def _joint(self, x, signal, noise):
+        """log p(k, x), x − signal · μₖ and its variance, where x = signal · x₀ + noise · e; both scalars or (n,)."""
         variance = signal[:, None] ** 2 * self.variances + noise[:, None] ** 2  # (n, k)
         away = x[:, None] - signal[:, None, None] * self.means  # (n, k, d)
         logits = (
             self.weights.log() - 0.5 * (away**2).sum(2) / variance - 0.5 * x.shape[1] * (2 * math.pi * variance).log()
         )
+        return logits, away, variance
+
+    def log_density(self, x):
+        """log p(x) of clean samples."""
+        return self._joint(x, x.new_ones(len(x)), x.new_zeros(len(x)))[0].logsumexp(1)
+
+    def _posterior(self, x, signal, noise):
+        """E[x₀ | x], E[e | x] and the responsibilities, where x = signal · x₀ + noise · e; both scalars or (n,)."""
+        signal, noise = (torch.as_tensor(y, dtype=x.dtype).expand(len(x)) for y in (signal, noise))
+        logits, away, variance = self._joint(x, signal, noise)
         share = logits.softmax(1)
         clean = self.means + (signal[:, None] * self.variances / variance)[..., None] * away
         error = (noise[:, None] / variance)[..., None] * away

@@ -161,14 +161,21 @@ def test_options_out_of_range_are_refused(options):
 
 def test_adv_grpo_reads_the_tokens_of_a_dino_of_the_real_class(tmp_path):
     """A DINOv2 with random weights, saved, loaded, read; the head tells black pictures from white ones."""
-    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+    from transformers import (
+        BitImageProcessor,
+        Dinov2Config,
+        Dinov2Model,
+        Dinov2WithRegistersConfig,
+        Dinov2WithRegistersModel,
+    )
 
     from guerdon.rewards.embedding import token_encoder
 
     torch.manual_seed(0)
-    config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
-    Dinov2Model(config).save_pretrained(tmp_path)
-    BitImageProcessor(size={"height": 28, "width": 28}, do_center_crop=False, do_resize=True).save_pretrained(tmp_path)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    Dinov2Model(Dinov2Config(**small)).save_pretrained(tmp_path)
+    reader = BitImageProcessor(size={"height": 28, "width": 28}, do_center_crop=False, do_resize=True)
+    reader.save_pretrained(tmp_path)
     encoder = token_encoder(str(tmp_path))
     black, white = np.zeros((28, 28, 3), np.uint8), np.full((28, 28, 3), 255, np.uint8)
     assert encoder([black, white]).shape == (2, 1 + 4, 16)
@@ -181,5 +188,11 @@ def test_adv_grpo_reads_the_tokens_of_a_dino_of_the_real_class(tmp_path):
     assert bright > dark
     with pytest.raises(GuerdonError, match="no picture"):
         encoder(["nonsense"])
+    model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**small, num_register_tokens=3)).eval()
+    model.save_pretrained(tmp_path / "more")
+    reader.save_pretrained(tmp_path / "more")
+    with torch.no_grad():
+        states = model(**reader([white], return_tensors="pt")).last_hidden_state
+    torch.testing.assert_close(token_encoder(str(tmp_path / "more"))([white]), states[:, [0, 4, 5, 6, 7]])
     with pytest.raises(GuerdonError, match="cannot be loaded"):
         token_encoder(str(tmp_path / "nowhere"))

@@ -21,6 +21,17 @@ def test_the_two_losses_by_hand():
     assert triple.weight.grad.item() == pytest.approx(2 - 5)
 
 
+def test_distances_are_squared_over_all_coordinates():
+    """Each of two vectors is sent 3 and 4 away: 25, where a mean over coordinates were 12.5."""
+    moved, nothing = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        moved.weight.copy_(torch.eye(2))
+        moved.bias.copy_(torch.tensor([3.0, 4.0]))
+        nothing.weight.zero_()
+        nothing.bias.fill_(0.5)
+    assert map_loss(moved, nothing, torch.randn(2, 2)).item() == pytest.approx(24.5, rel=1e-5)
+
+
 def test_pisces_map_brings_texts_to_films():
     """2-D Gaussians of means 0 and (3, 0), not paired: E T(y) → 3, and a mapped text is nearer to its film."""
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from guerdon import Context, Rollouts
-from guerdon.models import QueryHead, bradley_terry, fit, tie_accuracy
+from guerdon.models import LinearHead, QueryHead, bradley_terry, fit, tie_accuracy
 from guerdon.rewards import recorded
 
 
@@ -21,6 +21,72 @@ def test_videoalign_reward_loss_per_dimension_leaves_out_invalid_labels():
     better = math.log(1 + 5 * math.exp(-1.0))
     tie = 2 * math.log(6) - math.log(24)
     assert loss.item() == pytest.approx((better + tie + better) / 3)
+
+
+def test_videoalign_margin_scaled_and_constant_margin_losses():
+    """Of people's marks s: −log σ(D − Δs), −Δs log σ(D) and −log σ(D − 0.57), the mean over valid entries."""
+    first, second = torch.tensor([[1.0, 0.0], [0.5, math.nan]]), torch.tensor([[0.0, 2.0], [0.2, 1.0]])
+    apart, valid = torch.tensor([[3.0, 1.0], [2.0, math.nan]]), torch.tensor([[True, True], [True, False]])
+    d, gap = [1.0, -2.0, 0.3], [3.0, 1.0, 2.0]
+
+    def mean_of(terms):
+        return pytest.approx(sum(terms) / 3, rel=1e-5)
+
+    assert bradley_terry(first, second, offset=apart, mask=valid).item() == mean_of(
+        [math.log1p(math.exp(m - x)) for x, m in zip(d, gap, strict=True)]
+    )
+    assert bradley_terry(first, second, weight=apart, mask=valid).item() == mean_of(
+        [m * math.log1p(math.exp(-x)) for x, m in zip(d, gap, strict=True)]
+    )
+    assert bradley_terry(first, second, offset=0.57, mask=valid).item() == mean_of(
+        [math.log1p(math.exp(0.57 - x)) for x in d]
+    )
+
+
+@pytest.mark.parametrize("kind", ["bt", "btt", "margin", "constant_margin", "scaled", "regression"])
+def test_videoalign_every_loss_learns_whom_people_prefer(kind):
+    """Marks of 1 to 5 of two dimensions, some missing; a head that has seen 200 pairs knows the other 100."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(300, 2, 3, generator=generator)  # a pair of videos
+    wanted = torch.tensor([[1.0, -0.5, 0.2], [0.0, 1.0, 0.8]])
+    marks = (3 + states @ wanted.T).clamp(1, 5).round()
+    verdicts = (marks[:, 0] - marks[:, 1]).sign()
+    judged = torch.rand(300, 2, generator=generator) < 0.9
+    heads = torch.nn.ModuleList([LinearHead(3), LinearHead(3)])
+
+    def rewards():
+        return torch.stack([head(states) for head in heads], 2)
+
+    def loss(rows):
+        r, v, here = rewards()[rows], verdicts[rows], judged[rows]
+        first, second, apart = r[:, 0], r[:, 1], marks[rows, 0] - marks[rows, 1]
+        strict, labels = here & (v != 0), (v > 0).float()
+        if kind == "regression":
+            both = here[:, None].expand(-1, 2, -1)
+            return torch.nn.functional.mse_loss(r[both], marks[rows][both] - 3)
+        if kind == "btt":
+            return bradley_terry(first, second, labels=labels, tied=v == 0, theta=5.0, mask=here)
+        options = {
+            "bt": {},
+            "margin": {"offset": apart},
+            "constant_margin": {"offset": 0.57 * v},
+            "scaled": {"weight": apart.abs()},
+        }[kind]
+        return bradley_terry(first, second, labels=labels, mask=strict, **options)
+
+    fit(heads.parameters(), loss, 200, learning_rate=0.05, epochs=15, batch=50)
+    with torch.no_grad():
+        r = rewards()
+    for k in range(2):
+        margins, said = (r[200:, 0, k] - r[200:, 1, k]), verdicts[200:, k].long()
+        assert tie_accuracy(margins[said != 0], said[said != 0]).share > 0.9
+    if kind == "regression":
+        assert (r[200:] - (marks[200:] - 3)).abs().mean() < 0.35
+
+
+def test_videoalign_accuracy_without_ties_is_that_of_strict_pairs():
+    margins, verdicts = torch.tensor([0.4, -0.1, 0.2, 3.0]), torch.tensor([1, 1, 0, -1])
+    assert tie_accuracy(margins[verdicts != 0], verdicts[verdicts != 0]) == (pytest.approx(1 / 3), -1.0)
 
 
 def test_videoalign_accuracy_with_ties():
@@ -68,6 +134,13 @@ def test_videoalign_quality_does_not_see_the_prompt_and_alignment_does():
     assert abs(one[2] - other[2]) > 1e-4
     with pytest.raises(ValueError, match="row 1 does not have token 38"):
         head(states, torch.tensor([[*video, 10, 11, 39], [1, 2, 3, 37, 4, 20, 21, 39]]))
+
+
+def test_videoalign_a_token_that_occurs_again_is_read_where_it_is_last():
+    head, states = QueryHead(2, [5]), torch.tensor([[[1.0, 0.0], [2.0, 0.0], [4.0, 0.0], [8.0, 0.0]]])
+    with torch.no_grad():
+        head.score.weight.fill_(1.0)
+    assert head(states, torch.tensor([[5, 1, 5, 1]])).tolist() == [[4.0]]
 
 
 def test_videoalign_learns_dimensions_from_verdicts_with_ties():

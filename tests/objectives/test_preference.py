@@ -48,6 +48,34 @@ def test_soft_labels_are_means_of_verdicts():
     assert soft.tolist() == pytest.approx(by_hand)
 
 
+def test_an_offset_is_what_the_first_is_to_earn_more():
+    """−log σ(D − m) for the first, −log σ(m − D) for the second; who is right is still said by D."""
+    d, m, y = numbers(0.7, 0.7, -1.0, 9.0), numbers(1.5, -0.3, -2.0, math.nan), numbers(1.0, 1.0, 0.0, 1.0)
+    mask = torch.tensor([True, True, True, False])
+    loss, sums = pair_loss(d, labels=y, offset=m, mask=mask)
+    by_hand = [sigma(0.7 - 1.5), sigma(0.7 + 0.3), sigma(-2.0 + 1.0)]
+    assert loss.item() == pytest.approx(-sum(map(math.log, by_hand)) / 3)
+    assert (sums["strict"], sums["right"]) == (3, 3)
+    assert pair_terms(d, offset=0.57)[0].item() == pytest.approx(-math.log(sigma(0.13)))
+
+
+def test_a_weight_is_how_much_a_pair_counts_and_is_not_divided_by():
+    d = torch.tensor([0.4, -2.0, 1.0], dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([True, True, False])
+    weight = numbers(3.0, 0.0, math.nan).requires_grad_()
+    loss, _ = pair_loss(d, weight=weight, mask=mask)
+    loss.backward()
+    assert weight.grad is None
+    assert loss.item() == pytest.approx(-3 * math.log(sigma(0.4)) / 2)
+    assert d.grad.tolist() == pytest.approx([-3 * (1 - sigma(0.4)) / 2, 0, 0])
+    assert pair_loss(d.detach(), weight=2.0)[0].item() == pytest.approx(2 * pair_loss(d.detach())[0].item())
+    with pytest.raises(ValueError, match="weight must not be negative"):
+        pair_loss(d, weight=-1.0)
+    for name in ("offset", "weight"):
+        with pytest.raises(ValueError, match=f"{name} must be a number or"):
+            pair_loss(d, **{name: numbers(1.0, 2.0)})
+
+
 def test_pairs_without_verdict_reach_neither_loss_nor_gradient():
     d = torch.tensor([1.0, math.nan, -2.0], requires_grad=True)
     labels, tied = torch.tensor([1.0, math.nan, 0.0]), torch.tensor([False, True, False])

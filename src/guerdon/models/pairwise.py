@@ -19,9 +19,11 @@ def bradley_terry(
     labels: Float[Tensor, "m *k"] | None = None,
     tied: Bool[Tensor, "m *k"] | None = None,
     theta: float = 1.0,
+    offset: float | Float[Tensor, "m *k"] = 0.0,
+    weight: float | Float[Tensor, "m *k"] = 1.0,
     mask: Bool[Tensor, "m *k"] | None = None,
 ) -> Float[Tensor, ""]:
-    r"""The mean over pairs of −log p + λ (r_w² + r_l²); p = σ(r_w − r_l), or with soft labels and ties `pair_terms`.
+    r"""The mean over pairs of −log p + λ (r_w² + r_l²); p = σ(r_w − r_l), or with labels and ties as in `pair_terms`.
 
     Pairs only tell how far two rewards are apart. λ keeps them near 0, so that a reward model is not sure of what it
     has not seen; a bound of the reward afterwards is `shaping.relative`.
@@ -30,17 +32,18 @@ def bradley_terry(
         chosen: r_w of the preferred answer of each pair, one column for each dimension of quality; gradients pass.
         rejected: r_l of the other.
         regularizer: λ ≥ 0.
-        labels, tied, theta: see `pair_terms`; "chosen" is then only the first of a pair.
+        labels, tied, theta, offset, weight: see `pair_loss`; with labels, "chosen" is only the first of a pair. Where
+            people marked each answer, the difference of their marks is an offset, or a weight.
         mask: False where a pair was not judged in a dimension; it does not count in the mean.
 
     Returns:
         The loss; 0 without pairs.
 
     Raises:
-        ValueError: if the shapes differ, or λ is negative; and as `pair_terms`.
+        ValueError: if the shapes differ, or λ is negative; and as `pair_loss`.
 
     Source: Bradley and Terry (1952); the reward regulariser of PAR's study, λ = 0.005 (arXiv 2502.18770;
-    PorUna-byte/PAR); dimensions and ties: VideoAlign (2501.13918).
+    PorUna-byte/PAR); dimensions, ties, offsets and weights: VideoAlign (2501.13918).
 
     >>> bradley_terry(torch.tensor([1.0]), torch.tensor([1.0]), regularizer=0.005)  # log 2 + 0.01
     tensor(0.7031)
@@ -53,7 +56,7 @@ def bradley_terry(
     wide = torch.promote_types(chosen.dtype, torch.float32)
     here = torch.ones_like(chosen, dtype=torch.bool) if mask is None else mask
     won, lost = (torch.where(here, x.to(wide), 0.0) for x in (chosen, rejected))
-    loss, sums = pair_loss(won - lost, labels=labels, tied=tied, theta=theta, mask=here)
+    loss, sums = pair_loss(won - lost, labels=labels, tied=tied, theta=theta, offset=offset, weight=weight, mask=here)
     return loss + regularizer * (won**2 + lost**2).sum() / sums["pairs"].clamp(min=1)
 
 

@@ -20,20 +20,23 @@ def pair_terms(
     labels: Float[Tensor, "*m"] | None = None,
     tied: Bool[Tensor, "*m"] | None = None,
     theta: float = 1.0,
+    offset: float | Float[Tensor, "*m"] = 0.0,
 ) -> Float[Tensor, "*m"]:
     r"""−log p of what was said of each pair, under Bradley and Terry's model, or Rao and Kupper's with ties.
 
         P(first) = σ(D − ln θ)     P(second) = σ(−D − ln θ)     P(tie) = (θ² − 1) P(first) P(second)
-        term = −y log P(first) − (1 − y) log P(second), of a tie −log P(tie)
+        term = −y log P(first) − (1 − y) log P(second), of a tie −log P(tie)        D = margin − offset
 
     The three add up to 1. At θ = 1 there are no ties, and y = 1 is the loss of DPO.
 
     Args:
-        margins: D, the reward of the first less that of the second; gradients pass.
+        margins: the reward of the first less that of the second; gradients pass.
         labels: y in [0, 1], the chance that the first is preferred; default: it is. A label of ½ says that people
             disagree; a tie, that they see no difference.
         tied: True where the pair was called a tie; its label does not matter.
         theta: θ ≥ 1: how much better one must be to be called so.
+        offset: by how much the first is to earn more than the second, such as what people's marks of the two differ
+            by; a number, or one for each pair. Without it any margin on the right side is as good as a wide one.
 
     Returns:
         One term per pair, in float32 or wider.
@@ -42,8 +45,8 @@ def pair_terms(
         ValueError: if the shapes differ, a label is outside of [0, 1], θ < 1, or there are ties at θ = 1, where they
             are impossible.
 
-    Source: Bradley and Terry (1952); Rao and Kupper (1967), θ = 5 in VideoAlign (arXiv 2501.13918); soft labels as in
-    RPO (2407.12164).
+    Source: Bradley and Terry (1952); Rao and Kupper (1967), θ = 5 in VideoAlign (arXiv 2501.13918), whose other margins
+    are offsets: marks, or 0.57 for all; soft labels as in RPO (2407.12164).
 
     >>> pair_terms(torch.zeros(2), tied=torch.tensor([False, True]), theta=5.0)
     tensor([1.7918, 0.4055])
@@ -56,7 +59,7 @@ def pair_terms(
     if theta == 1 and tied is not None and tied.any():
         raise ValueError("tied has ties, which theta=1 says cannot be: pass theta above 1, or label them ½")
     wide = torch.promote_types(margins.dtype, torch.float32)
-    margins = margins.to(wide)
+    margins = margins.to(wide) - _beside(offset, margins, "offset")
     first, second = logsigmoid(margins - math.log(theta)), logsigmoid(-margins - math.log(theta))
     if labels is None:
         terms = -first
@@ -76,16 +79,20 @@ def pair_loss(
     labels: Float[Tensor, "*m"] | None = None,
     tied: Bool[Tensor, "*m"] | None = None,
     theta: float = 1.0,
+    offset: float | Float[Tensor, "*m"] = 0.0,
+    weight: float | Float[Tensor, "*m"] = 1.0,
     mask: Bool[Tensor, "*m"] | None = None,
     denominator: float | Float[Tensor, ""] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """The mean of `pair_terms`: Diffusion-DPO of `implicit_scores`, DPO of log-ratios, a reward model of rewards.
+    """The weighted mean of `pair_terms`: Diffusion-DPO of `implicit_scores`, DPO of log-ratios, a model of rewards.
 
     What stands where `mask` is False, NaN included, reaches neither the loss nor a gradient. Losses of parts add up
     to the whole with `denominator` given.
 
     Args:
-        margins, labels, tied, theta: see `pair_terms`; more than one column for rewards of several dimensions.
+        margins, labels, tied, theta, offset: see `pair_terms`; more than one column for rewards of several dimensions.
+        weight: w ≥ 0, how much each pair counts, such as how far apart people saw the two. Not divided by: at twice
+            the weight the loss is twice as large.
         mask: False where there is no verdict.
         denominator: the number of pairs of the whole batch, where this is a part of it; by default those of `mask`.
 
@@ -94,10 +101,10 @@ def pair_loss(
         (strict pairs whose margin is on the side of their label; a margin of 0 is on neither).
 
     Raises:
-        ValueError: as `pair_terms`.
+        ValueError: as `pair_terms`, or if a weight is negative.
 
-    Source: DPO (arXiv 2305.18290), Diffusion-DPO (2311.12908), Flow-DPO and the reward model of VideoAlign
-    (2501.13918), whose released loss divides by masked entries too.
+    Source: DPO (arXiv 2305.18290), Diffusion-DPO (2311.12908), Flow-DPO and the reward models of VideoAlign
+    (2501.13918; the weights are of its scaled loss), whose released loss divides by masked entries too.
 
     >>> loss, sums = pair_loss(torch.tensor([2.0, -1.0, float("nan")]), mask=torch.tensor([True, True, False]))
     >>> round(loss.item(), 4), sums["right"].item()
@@ -109,7 +116,12 @@ def pair_loss(
     margins = torch.where(here, margins, 0.0)
     labels = None if labels is None else torch.where(here, labels, 0.5)
     tied = None if tied is None else tied & here
-    terms = torch.where(here, pair_terms(margins, labels=labels, tied=tied, theta=theta), 0.0)
+    offset, weight = (
+        torch.where(here, _beside(x, margins, name), 0.0) for x, name in ((offset, "offset"), (weight, "weight"))
+    )
+    if not (weight >= 0).all():
+        raise ValueError("weight must not be negative: a pair the other way round has label 0")
+    terms = torch.where(here, pair_terms(margins, labels=labels, tied=tied, theta=theta, offset=offset), 0.0) * weight
     count = here.sum().to(terms.dtype)
     loss = terms.sum() / (count.clamp(min=1) if denominator is None else denominator)
     with torch.no_grad():
@@ -291,3 +303,13 @@ def group_margins(
     signed = scores.to(wide) * advantages.detach().to(wide)
     margins: Tensor = torch.zeros(len(distinct), dtype=wide, device=scores.device).index_add(0, index, signed) / size
     return margins
+
+
+def _beside(value: float | Tensor, margins: Tensor, name: str) -> Tensor:
+    """A number, or one for each margin; a constant."""
+    found = torch.as_tensor(value, device=margins.device).detach().to(torch.promote_types(margins.dtype, torch.float32))
+    if found.ndim and found.shape != margins.shape:
+        raise ValueError(
+            f"{name} must be a number or {tuple(margins.shape)} like the margins, got {tuple(found.shape)}"
+        )
+    return found
