@@ -1,22 +1,23 @@
 """What credit costs beside plain re-expressions of it; prints one line of JSON.
 
-    python benchmarks/credit.py [--repeats 9] [--threads 2]
+    python benchmarks/credit.py [--repeats 9] [--threads 2] [--device cuda]
 
 Generalised advantages against a loop over time steps, the prefix tree against a trie of dictionaries, and advantages
 in groups against a loop over groups, each on the same data with the same result, in turn; the fastest of the repeats
 counts, as other work on the machine only ever adds time. Rows are cut at random lengths; a tree's row shares half of
-its tokens, on average, with another of the group.
+its tokens, on average, with another of the group. `floor` is what no way can be faster than: arguments read once and
+the result written once, at the bandwidth of a copy measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from bandwidth import copy_bandwidth, name_of, seconds
 from torch import Tensor
 
 from guerdon.credit import group_relative, prefix_tree, returns
@@ -26,7 +27,7 @@ GAMMA, LAM = 0.99, 0.95
 
 def advantages_by_step(rewards: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     found = torch.zeros_like(rewards)
-    advantage, following = torch.zeros(len(rewards)), torch.zeros(len(rewards))
+    advantage, following = rewards.new_zeros(len(rewards)), rewards.new_zeros(len(rewards))
     for t in reversed(range(rewards.shape[1])):
         here = mask[:, t]
         delta = rewards[:, t] + GAMMA * following - values[:, t]
@@ -52,7 +53,7 @@ def values_by_trie(ids: Tensor, lengths: Tensor, rewards: Tensor, groups: Tensor
             node = node[0][token]
             values.append(node[2] / node[1])
         found.append(values + [0.0] * (ids.shape[1] - len(row)))
-    return torch.tensor(found)
+    return torch.tensor(found, device=ids.device)
 
 
 def advantages_by_group(rewards: Tensor, groups: Tensor) -> Tensor:
@@ -63,16 +64,16 @@ def advantages_by_group(rewards: Tensor, groups: Tensor) -> Tensor:
     return found
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def moved(*tensors: Tensor) -> int:
+    """Bytes that must move for these."""
+    return sum(x.nbytes for x in tensors)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -93,27 +94,41 @@ def main() -> None:
     there = torch.arange(width) < lengths[:, None]
     outcomes = (torch.rand(count * size) < 0.4).float()
 
-    ways: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
+    rewards, values, mask, groups, ids, lengths, there, outcomes = (
+        x.to(options.device) for x in (rewards, values, mask, groups, ids, lengths, there, outcomes)
+    )
+    ways: dict[str, tuple[tuple[Tensor, ...], Callable[[], Tensor], Callable[[], Tensor]]] = {
         "gae": (
+            (rewards, values, mask),
             lambda: returns(rewards, mask, kind="gae", gamma=GAMMA, lam=LAM, values=values),
             lambda: advantages_by_step(rewards, values, mask),
         ),
         "tree": (
+            (ids, there, outcomes, groups),
             lambda: prefix_tree(ids, there, outcomes, groups).value,
             lambda: values_by_trie(ids, lengths, outcomes, groups),
         ),
         "group": (
+            (outcomes, groups),
             lambda: group_relative(outcomes, groups),
             lambda: advantages_by_group(outcomes, groups),
         ),
     }
-    report: dict[str, Any] = {"threads": options.threads, "repeats": options.repeats}
-    for name, (ours, plain) in ways.items():
-        torch.testing.assert_close(ours(), plain(), rtol=1e-4, atol=1e-4)
-        pairs = [(seconds(ours), seconds(plain)) for _ in range(options.repeats)]
+    bandwidth = copy_bandwidth(options.device)
+    report: dict[str, Any] = {
+        "device": name_of(options.device),
+        "threads": options.threads,
+        "repeats": options.repeats,
+        "copy_gb_s": round(bandwidth / 1e9, 1),
+    }
+    for name, (given, ours, plain) in ways.items():
+        found = ours()
+        torch.testing.assert_close(found, plain(), rtol=1e-4, atol=1e-4)
+        pairs = [(seconds(ours, options.device), seconds(plain, options.device)) for _ in range(options.repeats)]
         fast, slow = (min(column) for column in zip(*pairs, strict=True))
         report |= {
-            f"{name}_ms": round(fast * 1e3, 2),
+            f"{name}_ms": round(fast * 1e3, 3),
+            f"{name}_floor_ms": round(moved(*given, found) / bandwidth * 1e3, 4),
             f"{name}_plain_ms": round(slow * 1e3, 2),
             f"{name}_speedup": round(slow / fast, 1),
         }

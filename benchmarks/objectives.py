@@ -1,12 +1,16 @@
 """Time of an objective and memory of log-probabilities; prints one line of JSON.
 
     python benchmarks/objectives.py [--tokens 2048] [--vocabulary 32000] [--hidden 512] [--repeats 5] [--threads 1]
+                                    [--device cuda]
 
 time    `policy_gradient` (clip, KL, aggregation) with its gradient by the logits, against the forward and backward of
         `log_softmax().gather().sum()` on the same float32 logits: the least of the repeats, taken in turn.
 memory  `chosen_logp` from hidden states against the whole table of logits, forward and backward: the resident set at
         its highest above what it was before, each in a process of its own (glibc told to give freed memory back, so
-        that the highest is of what was in use); and the time of both.
+        that the highest is of what was in use; on a GPU, what torch allocated); and the time of both.
+floor   what no way can be faster than, at the bandwidth of a copy measured in the same run: for the objective its
+        logits read in either direction and their gradient written, for `chosen_logp` the same of states and weights
+        (whose three products of matrices take far longer, so that there it is a bound and no aim).
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from bandwidth import copy_bandwidth, name_of, seconds
 from torch import Tensor
 
 from guerdon.objectives import chosen_logp, kl_penalty, policy_gradient
@@ -28,25 +33,24 @@ from guerdon.objectives import chosen_logp, kl_penalty, policy_gradient
 ROWS = 8
 
 
-def timed(*functions: Callable[[], object], repeats: int) -> list[float]:
+def timed(*functions: Callable[[], object], repeats: int, device: str) -> list[float]:
     """Seconds of each, the least of several; in turn, so that a busy machine is busy for all."""
     best = [float("inf")] * len(functions)
     for _ in range(repeats):
         for i, function in enumerate(functions):
-            start = time.perf_counter()
-            function()
-            best[i] = min(best[i], time.perf_counter() - start)
+            best[i] = min(best[i], seconds(function, device))
     return best
 
 
-def objective(tokens: int, vocabulary: int, repeats: int) -> dict[str, float]:
+def objective(tokens: int, vocabulary: int, repeats: int, device: str) -> dict[str, float]:
     """Seconds of the plain sum and of the objective, both with their gradient."""
     torch.manual_seed(0)
-    logits = torch.randn(ROWS, tokens // ROWS, vocabulary).requires_grad_()
-    ids = torch.randint(vocabulary, logits.shape[:2])
+    logits = torch.randn(ROWS, tokens // ROWS, vocabulary, device=device).requires_grad_()
+    ids = torch.randint(vocabulary, logits.shape[:2], device=device)
     mask = torch.arange(ids.shape[1]) < torch.linspace(ids.shape[1] // 2, ids.shape[1], ROWS)[:, None]
-    old_logp, ref_logp = -10 - torch.rand(2, *ids.shape)
-    advantages = torch.randn(ROWS)
+    mask = mask.to(device)
+    old_logp, ref_logp = -10 - torch.rand(2, *ids.shape, device=device)
+    advantages = torch.randn(ROWS, device=device)
 
     def logp() -> Tensor:
         return logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
@@ -61,8 +65,9 @@ def objective(tokens: int, vocabulary: int, repeats: int) -> dict[str, float]:
         kl = 0.04 * kl_penalty(now, ref_logp, mask=mask)
         policy_gradient(now, old_logp, advantages, mask, kl=kl)[0].backward()
 
-    base, found = timed(plain, ours, repeats=repeats)
-    return {"plain_s": base, "objective_s": found, "objective_ratio": found / base}
+    base, found = timed(plain, ours, repeats=repeats, device=device)
+    floor = 3 * logits.nbytes / copy_bandwidth(device)
+    return {"plain_s": base, "objective_s": found, "objective_floor_s": floor, "objective_ratio": found / base}
 
 
 def resident(which: str) -> int:
@@ -71,12 +76,14 @@ def resident(which: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def log_probabilities(way: str, tokens: int, vocabulary: int, hidden: int, repeats: int) -> dict[str, float]:
+def log_probabilities(
+    way: str, tokens: int, vocabulary: int, hidden: int, repeats: int, device: str
+) -> dict[str, float]:
     """Peak bytes above the start and seconds, of one way; in a process of its own."""
     torch.manual_seed(0)
-    states = torch.randn(tokens, hidden).requires_grad_()
-    weight = (torch.randn(vocabulary, hidden) / hidden**0.5).requires_grad_()
-    ids = torch.randint(vocabulary, (tokens,))
+    states = torch.randn(tokens, hidden, device=device).requires_grad_()
+    weight = (torch.randn(vocabulary, hidden, device=device) / hidden**0.5).requires_grad_()
+    ids = torch.randint(vocabulary, (tokens,), device=device)
 
     def run(states: Tensor, ids: Tensor) -> None:
         if way == "chunked":
@@ -86,25 +93,33 @@ def log_probabilities(way: str, tokens: int, vocabulary: int, hidden: int, repea
         torch.autograd.grad(logp.sum(), (states, weight))
 
     run(states[:1], ids[:1])  # what the first call sets up is not the way's
-    before = resident("VmRSS")
-    run(states, ids)
-    peak = resident("VmHWM") - before
-    (seconds,) = timed(lambda: run(states, ids), repeats=repeats)
-    return {"bytes": peak, "seconds": seconds}
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run(states, ids)
+        peak = torch.cuda.max_memory_allocated(device) - before
+    else:
+        before = resident("VmRSS")
+        run(states, ids)
+        peak = resident("VmHWM") - before
+    (took,) = timed(lambda: run(states, ids), repeats=repeats, device=device)
+    return {"bytes": peak, "seconds": took, "floor_s": 3 * (states.nbytes + weight.nbytes) / copy_bandwidth(device)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("tokens", 2048), ("vocabulary", 32000), ("hidden", 512), ("repeats", 5), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--way", choices=["chunked", "plain"], help="measure the memory of one way, here")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     sizes = (chosen.tokens, chosen.vocabulary, chosen.hidden)
     if chosen.way:
-        print(json.dumps(log_probabilities(chosen.way, *sizes, 1)))
+        print(json.dumps(log_probabilities(chosen.way, *sizes, 1, chosen.device)))
         return
-    found: dict[str, float] = {**vars(chosen)} | objective(chosen.tokens, chosen.vocabulary, chosen.repeats)
+    found: dict[str, Any] = {**vars(chosen), "device": name_of(chosen.device)}
+    found |= objective(chosen.tokens, chosen.vocabulary, chosen.repeats, chosen.device)
     del found["way"]
     for way in ("plain", "chunked"):
         line = subprocess.run(
@@ -115,9 +130,11 @@ def main() -> None:
             text=True,
         ).stdout
         found |= {f"logp_{way}_{key}": value for key, value in json.loads(line).items()}
+    found["logp_floor_s"] = found.pop("logp_plain_floor_s")
+    del found["logp_chunked_floor_s"]
     found["logp_bytes_ratio"] = found["logp_chunked_bytes"] / found["logp_plain_bytes"]
     found["logp_seconds_ratio"] = found["logp_chunked_seconds"] / found["logp_plain_seconds"]
-    print(json.dumps({key: round(value, 4) for key, value in found.items()}))
+    print(json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in found.items()}))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@
 
 Prints a line of JSON for each system and shape of result: microseconds of computing per row of the batch,
 medians over rounds in which the two take turns, and their ratio. The reference is another in each row, so
-that its result is never one that was kept. "ordered" has both results in the same order, "reversed" in opposite ones.
+that its result is never one that was kept. Each size has a table of its own, and one of the same rows
+shuffled: "ordered" has both results in the same order, "shuffled" has the second from the shuffled table.
+These queries do nothing but read; "grouped" counts 1 000 shuffled rows in as many groups as there are rows
+in the result.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import random
 import sqlite3
 import statistics
 import tempfile
@@ -21,29 +25,42 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from guerdon.rewards import sql
 
-MOST = 100_000
-SCHEMA = "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, price DOUBLE)"
-ROWS = [(k, f"name {k * 7919 % MOST}", k / 3) for k in range(MOST)]
+SIZES = (10, 1000, 10_000, 100_000)
 
 
-def queries(number: int, rows: int, turned: bool) -> tuple[str, str]:
-    order = "DESC" if turned else "ASC"
+def filled(connection: Any, kept: list[tuple[int, str, float]], shuffled: list[tuple[int, str, float]]) -> None:
+    for table, rows in (("ordered", kept), ("shuffled", shuffled)):
+        connection.execute(f"CREATE TABLE {table}_{len(rows)} (id INTEGER, name TEXT, price DOUBLE)")
+        if isinstance(connection, sqlite3.Connection):
+            connection.executemany(f"INSERT INTO {table}_{len(rows)} VALUES (?, ?, ?)", rows)
+        else:
+            columns = dict(zip(("id", "name", "price"), map(np.array, zip(*rows, strict=True)), strict=True))
+            connection.register("columns", columns)
+            connection.execute(f"INSERT INTO {table}_{len(rows)} SELECT * FROM columns")
+    connection.commit()
+
+
+def queries(number: int, rows: int, order: str) -> tuple[str, str]:
+    if order == "grouped":
+        one = f"SELECT id % {rows} AS kind, count(*), sum(price) FROM shuffled_1000 WHERE id > -{number} GROUP BY kind"
+        return one, f"{one} ORDER BY count(*) DESC, kind DESC"
     return (
-        f"SELECT id, name, price FROM t WHERE id < {rows} AND id > -{number + 1} ORDER BY id",
-        f"SELECT id, name, price FROM t WHERE id < {rows} AND id > -{number + 2} ORDER BY id {order}",
+        f"SELECT id, name, price FROM ordered_{rows} WHERE id > -{number + 1}",
+        f"SELECT id, name, price FROM {order}_{rows} WHERE id > -{number + 2}",
     )
 
 
-def ways(judge: Any, reading: Any, path: str, rows: int, turned: bool) -> tuple[Callable[[int], Any], ...]:
+def ways(judge: Any, reading: Any, path: str, rows: int, order: str) -> tuple[Callable[[int], Any], ...]:
     def ours(number: int) -> None:
-        gold, said = queries(number, rows, turned)
+        gold, said = queries(number, rows, order)
         assert judge(said, gold, path)[0] == 1.0
 
     def theirs(number: int) -> None:
-        for query in queries(number, rows, turned):
+        for query in queries(number, rows, order):
             reading.execute(query).fetchall()
 
     return ours, theirs
@@ -75,14 +92,9 @@ def main() -> None:
         for system in ("sqlite", "duckdb"):
             path = str(Path(folder, f"{system}.db"))
             writing: Any = sqlite3.connect(path) if system == "sqlite" else duckdb.connect(path)
-            writing.execute(SCHEMA)
-            if system == "sqlite":
-                writing.executemany("INSERT INTO t VALUES (?, ?, ?)", ROWS)
-                writing.commit()
-            else:
-                writing.execute(
-                    f"INSERT INTO t SELECT range, 'name ' || (range * 7919 % {MOST}), range / 3 FROM range({MOST})"
-                )
+            for size in SIZES:
+                rows = [(k, f"name {k * 7919 % size}", k / 3) for k in range(size)]
+                filled(writing, rows, random.Random(0).sample(rows, size))
             writing.close()
             reading: Any = (
                 sqlite3.connect(path)
@@ -90,12 +102,11 @@ def main() -> None:
                 else duckdb.connect(path, read_only=True, config=sql.databases._CLOSED)
             )
             judge = sql.execution(system=system, seconds=60.0).evaluate
-            for rows, turned in ((10, True), (1000, True), (1000, False), (MOST, False), (10_000, True), (MOST, True)):
-                ours, theirs = ways(judge, reading, path, rows, turned)
+            for size, order in (*itertools.product(SIZES, ("ordered", "shuffled")), (10, "grouped"), (100, "grouped")):
+                ours, theirs = ways(judge, reading, path, size, order)
                 ours(0)
                 mine, direct = paired(ours, theirs, arguments.seconds, arguments.rounds)
-                order = "reversed" if turned else "ordered"
-                report = {"system": system, "rows": rows, "order": order, "reward_us": round(mine, 1)}
+                report = {"system": system, "rows": size, "order": order, "reward_us": round(mine, 1)}
                 print(
                     json.dumps({**report, "direct_us": round(direct, 1), "ratio": round(mine / direct, 3)}), flush=True
                 )

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guerdon.credit import branch_extremes, granular_relative, group_relative, progress, turning_points
+from guerdon.credit import branch_extremes, granular_relative, group_relative, progress, turning_points, turning_steps
 
 
 @st.composite
@@ -20,48 +20,55 @@ def tables(draw, ties=True):
     return values[:, :-1], values[:, -1], torch.tensor(known)
 
 
+def both(table, final=None, **options):
+    return tuple(part(table, final=final, **options) for part in (turning_points, turning_steps))
+
+
 def sign(x):
     return (x > 0) - (x < 0)
 
 
-def oracle(table, final, known, balance):
-    """The sheet of TurningPoint-GRPO, step by step; D of a point is R_f − Rₜ₋₁, the reward it is to be paid."""
+def oracle(table, final, known, balance, consistent=True, main="gain"):
+    """The sheet of TurningPoint-GRPO, step by step; points are ranked by what the turn itself is to be paid."""
     n, t = len(known), len(known[0])
     gains = [[table[i][k + 1] - table[i][k] if known[i][k] else 0.0 for k in range(t)] for i in range(n)]
     points = []
     for i in range(n):
         s = [sign(gain) * sign(final[i] - table[i][0]) for gain in gains[i]]
         for k in range(t):
-            goes_on = sign(gains[i][k]) * sign(final[i] - table[i][k + 1]) > 0
+            goes_on = not consistent or sign(gains[i][k]) * sign(final[i] - table[i][k + 1]) > 0
             if known[i][k] and goes_on and s[k] > 0 and (k == 0 or s[k - 1] < 0):
-                points.append((final[i] - table[i][k], i, k))
+                points.append((gains[i][k] if main == "whole" else final[i] - table[i][k], i, k))
     up = sorted((p for p in points if p[0] > 0), key=lambda p: (-p[0], p[1], p[2]))
     down = sorted((p for p in points if p[0] < 0), key=lambda p: (p[0], p[1], p[2]))
     if balance and up and down:
         keep = min(len(up), len(down))
         up, down = up[:keep], down[:keep]
+    whole = [[(final[i] - table[i][0]) * known[i][k] for k in range(t)] for i in range(n)]
+    rewards = whole if main == "whole" else gains
     for reward, i, k in up + down:
-        gains[i][k] = reward
-    return gains, {(i, k) for _, i, k in up + down}
+        rewards[i][k] = reward + (rewards[i][k] if main == "whole" else 0)
+    return rewards, {(i, k) for _, i, k in up + down}
 
 
 def test_a_turning_point_is_paid_what_it_led_to():
     table, final = torch.tensor([[0.5, 0.4, 0.6, 0.7]]), torch.tensor([0.75])
-    rewards, turning = turning_points(table, final)
+    rewards, turning = both(table, final)
     torch.testing.assert_close(rewards, torch.tensor([[-0.1, 0.35, 0.1]]))
     assert turning.tolist() == [[False, True, False]]
     torch.testing.assert_close(
-        turning_points(torch.tensor([[0.5, 0.6, 0.7]]))[0],
+        turning_points(torch.tensor([[0.5, 0.6, 0.7]])),
         torch.tensor([[0.2, 0.1]]),  # the first step turns it if the rest goes on
     )
 
 
 @settings(max_examples=300, deadline=None)
-@given(tables(), st.booleans())
-def test_turning_points_are_their_definition(data, balance):
+@given(tables(), st.booleans(), st.booleans(), st.sampled_from(["gain", "whole"]))
+def test_turning_points_are_their_definition(data, balance, consistent, main):
     table, final, known = data
-    rewards, turning = turning_points(table, final, mask=known, balance=balance)
-    expected, points = oracle(table.tolist(), final.tolist(), known.tolist(), balance)
+    options = {"balance": balance, "consistent": consistent, "main": main}
+    rewards, turning = both(table, final, mask=known, **options)
+    expected, points = oracle(table.tolist(), final.tolist(), known.tolist(), **options)
     torch.testing.assert_close(rewards, torch.tensor(expected, dtype=torch.float64))
     assert {tuple(p) for p in turning.nonzero().tolist()} == points
 
@@ -70,7 +77,7 @@ def test_turning_points_are_their_definition(data, balance):
 @given(tables(ties=False))
 def test_gains_telescope_where_nothing_turns_and_the_last_step_never_does(data):
     table, _, known = data
-    rewards, turning = turning_points(table)
+    rewards, turning = both(table)
     assert not turning[:, -1].any()
     still = ~turning.any(1)
     torch.testing.assert_close(rewards.sum(1)[still], (table[:, -1] - table[:, 0])[still])
@@ -83,25 +90,43 @@ def test_as_many_turns_for_the_better_as_for_the_worse():
     """Four rows turn, three of them up; the one that is paid most is kept beside the one that turns down."""
     table = torch.tensor([[0.5, 0.4, 0.5], [0.5, 0.4, 0.6], [0.5, 0.3, 0.4], [0.5, 0.6, 0.5]])  # R_f − R₁ below
     final = torch.tensor([0.6, 1.0, 0.7, 0.2])
-    rewards, turning = turning_points(table, final)
+    rewards, turning = both(table, final)
     assert turning.tolist() == [[False, False], [False, True], [False, False], [False, True]]
     torch.testing.assert_close(rewards[:, 1], torch.tensor([0.1, 0.6, 0.1, -0.4]))
-    assert turning_points(table, final, balance=False)[1][:, 1].all()
+    assert turning_steps(table, final=final, balance=False)[:, 1].all()
+
+
+def test_the_release_s_variants_by_hand():
+    """The second step turns up and is soon undone; the whole is +0.2 and leads where asked to."""
+    table, final = torch.tensor([[0.5, 0.4, 0.9, 0.6]]), torch.tensor([0.7])
+    assert not turning_steps(table, final=final).any()
+    rewards, turning = both(table, final, consistent=False)
+    assert turning.tolist() == [[False, True, False]]
+    torch.testing.assert_close(rewards, torch.tensor([[-0.1, 0.3, -0.3]]))
+    rewards, _ = both(table, final, consistent=False, main="whole")
+    torch.testing.assert_close(rewards, torch.tensor([[0.2, 0.7, 0.2]]))
+    torch.testing.assert_close(turning_points(table, final=final, main="whole"), torch.full((1, 3), 0.2))
+    undone = turning_points(torch.tensor([[0.5, 0.4, 0.9, 0.6]]), final=torch.tensor([0.3]), consistent=False)
+    torch.testing.assert_close(undone, torch.tensor([[-0.2, 0.5, -0.6]]))  # the first and the last go its way: down
+    lost = turning_points(table, final=torch.tensor([torch.nan]), main="whole")
+    assert lost.tolist() == [[0.0, 0.0, 0.0]]
+    with pytest.raises(ValueError, match="main must be one of gain, whole"):
+        turning_points(table, main="sum")
 
 
 def test_a_rise_within_a_fall_is_no_turning_point():
     """The last step goes up and the sample further up, but below where it began."""
-    _, turning = turning_points(torch.tensor([[0.9, 0.2, 0.4]]), torch.tensor([0.5]))
+    turning = turning_steps(torch.tensor([[0.9, 0.2, 0.4]]), final=torch.tensor([0.5]))
     assert not turning.any()
 
 
 def test_what_is_not_known_is_not_read():
     table = torch.tensor([[0.5, torch.nan, 0.6, 0.7]])
     known = torch.tensor([[False, False, True]])
-    rewards, turning = turning_points(table, torch.tensor([0.75]), mask=known)
+    rewards, turning = both(table, torch.tensor([0.75]), mask=known)
     torch.testing.assert_close(rewards, torch.tensor([[0.0, 0.0, 0.1]]))
     assert turning.tolist() == [[False, False, False]]
-    rewards, turning = turning_points(torch.tensor([[0.5, 0.4, 0.6]]), torch.tensor([torch.nan]))
+    rewards, turning = both(torch.tensor([[0.5, 0.4, 0.6]]), torch.tensor([torch.nan]))
     torch.testing.assert_close(rewards, torch.tensor([[-0.1, 0.2]]))
     assert not turning.any()
 
@@ -169,7 +194,7 @@ def test_differences_within_a_branch_group_hold_no_variance_of_the_prefix():
     "call",
     [
         lambda: turning_points(torch.zeros(3)),
-        lambda: turning_points(torch.zeros(2, 3), torch.zeros(3)),
+        lambda: turning_points(torch.zeros(2, 3), final=torch.zeros(3)),
         lambda: turning_points(torch.zeros(2, 3), mask=torch.ones(2, 3, dtype=torch.bool)),
         lambda: granular_relative(torch.zeros(2, 3), torch.zeros(3)),
         lambda: granular_relative(torch.zeros(2, 3, 1), torch.zeros(2)),

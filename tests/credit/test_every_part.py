@@ -77,7 +77,8 @@ PARTS = {
     "prefix_error_rates": lambda b: (
         credit.prefix_error_rates(b["ids"], b["mask"], b["ids"].flip(0), b["mask"].flip(0))[:, 1:] * b["mask"]
     ),
-    "turning_points": lambda b: credit.turning_points(potentials(b), b["known"], mask=b["mask"], balance=False)[0],
+    "turning_points": lambda b: credit.turning_points(potentials(b), final=b["known"], mask=b["mask"], balance=False),
+    "turning_steps": lambda b: credit.turning_steps(potentials(b), final=b["known"], mask=b["mask"], balance=False),
     "granular_relative": lambda b: credit.granular_relative(
         torch.stack([b["values"], b["others"]]), b["groups"], mask=torch.stack([b["mask"]] * 2)
     ),

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from guerdon import data
 from guerdon.core.parts import name_of, names
 from guerdon.credit import group_relative
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train import comparison as comparisons
 from guerdon.train import demonstrations, presets
 from guerdon.train import recipe as recipes
-from guerdon.train.method import KL, Method, Sampling, options
+from guerdon.train.method import KL, Begin, Method, Sampling, options
 from guerdon.train.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,12 @@ def settings(kind=Recipe, place=""):
                 yield from settings(choice, f"{place}.{field.name}".strip("."))
 
 
-SECTIONS = dict(settings()) | {"method": Method, "method.kl": KL, "method.sampling": Sampling}
+SECTIONS = dict(settings()) | {
+    "method": Method,
+    "method.kl": KL,
+    "method.sampling": Sampling,
+    "method.sampling.begin": Begin,
+}
 
 
 def test_the_sections_are_found():
@@ -126,6 +132,15 @@ def test_every_clip_rule_is_there():
 
 def test_every_preset_is_there():
     assert set(table("method", first="preset")) == {k for k, v in vars(presets).items() if isinstance(v, Method)}
+
+
+def test_every_filter_is_there():
+    found = {name: getattr(data, name) for name in data.__all__}
+    filters = {name for name, x in found.items() if isinstance(x, type) and issubclass(x, data.Filter)}
+    shown = {name for row in table("Which prompts and rollouts", "filter") for name in re.findall(r"\w+", row)} - {
+        "data"
+    }
+    assert shown == filters - {"Filter", "chain"}
 
 
 def test_every_option_of_the_demonstrations_is_there():

@@ -6,21 +6,24 @@ import json
 import math
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guerdon.core import Abstain
-from guerdon.engine import Engine, cache, score
+from guerdon.engine import Engine, cache, recall, score
 from guerdon.engine.cache import default_path, packed
 from guerdon.engine.canonical import canonical
 
@@ -73,6 +76,11 @@ def rows(path, table="score"):
     return found
 
 
+def entries(path):
+    """What is kept, of units and of blocks of them, as values and details in turn."""
+    return [json.loads(b"[%b]" % text) for _, _, text in rows(path)]
+
+
 def same(first, second):
     np.testing.assert_array_equal(first.read(fill=np.nan), second.read(fill=np.nan))
     assert (first.reasons, first.details) == (second.reasons, second.details)
@@ -96,7 +104,7 @@ def test_a_second_scoring_measures_nothing_and_says_the_same(leaf, batch, measur
     np.testing.assert_array_equal(first.read(fill=-1), np.arange(40) / 3)
     same(measure(part, batch(40)), first)
     assert noted() == []
-    assert "[[1.0,null]]" in [text for _, text, _ in rows(path)]  # no more than the row had
+    assert [1.0, None] in entries(path)  # no more than the row had
 
 
 def test_awaited_units_are_kept_too(leaf, batch, measure):
@@ -150,6 +158,82 @@ def test_known_and_new_rows_stand_in_their_places(leaf, batch, engine, measure, 
     assert scores.reasons == {7: "no score was returned"}
     np.testing.assert_array_equal(scores.read(fill=-1), [-1, -1, 2, 3, 4, 5, 6, -1, 8, 9, 10, 11])
     assert scores.details["twice"] == [None, None, 4, 6, 8, 10, 12, None, 16, 18, 20, 22]
+
+
+@pytest.fixture
+def looked_up(monkeypatch):
+    """How many keys the cache was asked for, each time."""
+    counts, get = [], cache.Cache.get
+    monkeypatch.setattr(cache.Cache, "get", lambda self, keys: counts.append(len(keys)) or get(self, keys))
+    return counts
+
+
+@pytest.mark.usefixtures("every_unit_is_costly")
+@pytest.mark.parametrize("unit", ["row", "topic"])
+def test_units_that_come_again_beside_each_other_are_looked_up_together(
+    leaf, batch, measure, unit, looked_up, calls, monkeypatch
+):
+    monkeypatch.setattr(recall, "BLOCK", 4)
+    note, noted = calls
+
+    def rank(number):
+        note(str(number).replace(" ", ""))
+        return number + 1 if unit == "row" else [(n + 1, {"of": len(number)}) for n in number]
+
+    part = leaf(rank, unit=unit, known_as="rank")
+    rollouts = batch(20, topic=[k // 2 for k in range(20)])
+    units = 20 if unit == "row" else 10
+    first = measure(part, rollouts)
+    assert len(noted()) == units
+    looked_up.clear()
+    same(measure(part, rollouts), first)
+    assert (noted(), looked_up) == ([], [math.ceil(units / 4)])
+
+
+@pytest.mark.usefixtures("every_unit_is_costly")
+def test_a_block_with_an_abstention_is_not_kept_and_the_others_are(leaf, batch, measure, looked_up, monkeypatch, path):
+    monkeypatch.setattr(recall, "BLOCK", 4)
+    part = leaf(lambda number: None if number == 5 else number, known_as="but for five")
+    for _ in range(2):
+        assert measure(part, batch(12)).reasons == {5: "no score was returned"}
+    assert sorted(map(len, entries(path))) == [2] * 11 + [8, 8]
+    assert looked_up[2:] == [3, 4]
+
+
+@pytest.mark.usefixtures("every_unit_is_costly")
+def test_calls_of_a_leaf_that_reads_nothing_are_not_taken_for_blocks_of_them(leaf, batch, measure, monkeypatch):
+    monkeypatch.setattr(recall, "BLOCK", 4)
+    part = leaf(lambda: (5.0, {"read": []}), reads=(), known_as="constant")
+    for n in (7, 7, 4, 1):
+        scores = measure(part, batch(n))
+        assert (scores.read(fill=-1).tolist(), scores.details["read"]) == ([5.0] * n, [[]] * n)
+
+
+@settings(max_examples=30)
+@given(batches=st.lists(st.lists(st.integers(0, 9), max_size=9), min_size=2, max_size=4), size=st.integers(1, 4))
+def test_what_is_recalled_is_what_was_measured_however_rows_stand(leaf, batch, batches, size):
+    async def thrice(number):
+        begun.append(number)
+        return None if number == 7 else (3 * number, {"number": number})
+
+    begun: list[int] = []
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recall, "BLOCK", size)
+        patch.setattr(cache, "COSTLY", 1e-12)
+        part = leaf(thrice, lane="async", known_as="thrice")
+        known: set[int] = set()
+        for numbers in batches:
+            asked = np.array([number != 9 for number in numbers], bool)
+            with Engine(workers=1, cache=Path(folder) / "scores.sqlite") as engine:
+                scores = engine.measure({part: asked}, batch(len(numbers), number=numbers))[part]
+            expected = [-1.0 if number in (7, 9) else 3.0 * number for number in numbers]
+            assert scores.read(fill=-1).tolist() == expected
+            details = scores.details.get("number", [None] * len(numbers))
+            assert details == [None if number in (7, 9) else number for number in numbers]
+            wanted = {number for number in numbers if number != 9} - known
+            assert set(begun) == wanted
+            known |= wanted - {7}
+            begun.clear()
 
 
 def test_units_that_cost_little_are_neither_kept_nor_looked_up(leaf, batch, measure, path, calls, monkeypatch):
@@ -211,7 +295,7 @@ def test_abstentions_are_tried_again(leaf, batch, measure, tmp_path):
 def test_a_group_of_which_one_abstains_is_not_kept(leaf, batch, measure, path):
     part = leaf(lambda n: time.sleep(SLOW) or [None if i == 3 else 1.0 for i in n], unit="topic", known_as="group")
     measure(part, batch(6, topic=list("aabbcc")))
-    assert sorted(json.loads(text) for _, text, _ in rows(path)) == [[[1.0, None], [1.0, None]]] * 2
+    assert entries(path) == [[1.0, None, 1.0, None]] * 2
 
 
 @pytest.mark.usefixtures("every_unit_is_costly")
@@ -232,7 +316,7 @@ def test_no_two_values_that_differ_are_taken_for_one(leaf, batch, measure, path)
     assert len(set(expected)) == len(values)
     for _ in range(2):
         np.testing.assert_array_equal(measure(part, rollouts).read(fill=-1), expected)
-    assert len(rows(path)) == len(values)
+    assert len(rows(path)) == len(values) + 1
 
 
 SIMPLE = st.sampled_from([0, 0.0, -0.0, 1, 1.0, True, False, None, "", "0", "1:", b"", b"0", math.nan, 10**30])
@@ -270,7 +354,7 @@ def test_what_has_no_canonical_form_is_measured_each_time(leaf, batch, measure, 
     ids=["tuple", "number as key", "nested tuple", "NumPy", "array", "set", "bytes", "complex", "surrogates"],
 )
 def test_details_that_json_would_change_are_not_kept(evidence):
-    assert packed([[1.0, {"found": evidence}]]) is None
+    assert packed([(1.0, {"found": evidence})]) is None
 
 
 NUMBERS = st.integers() | st.floats(allow_nan=False) | st.just(math.nan)  # not NaNs of other bits
@@ -278,9 +362,9 @@ NUMBERS = st.integers() | st.floats(allow_nan=False) | st.just(math.nan)  # not 
 
 @given(st.recursive(st.none() | st.booleans() | NUMBERS | st.text(), st.lists))
 def test_details_that_are_kept_come_back_as_they_were(evidence):
-    text = packed([[-0.0, {"found": evidence}]])
+    text = packed([(-0.0, {"found": evidence})])
     assert text is not None
-    assert repr(json.loads(text)) == repr([[-0.0, {"found": evidence}]])
+    assert repr(json.loads(b"[%b]" % text)) == repr([-0.0, {"found": evidence}])
 
 
 @pytest.mark.usefixtures("every_unit_is_costly")
@@ -329,7 +413,7 @@ def test_the_cache_of_a_user_is_in_their_cache_folder(monkeypatch, tmp_path, lea
     assert score(
         reward(leaf(lambda number: time.sleep(SLOW) or 1.0, known_as="a")), batch(3), workers=1, cache=True
     ).mean()
-    assert len(rows(default_path())) == 3
+    assert sorted(map(len, entries(default_path()))) == [2, 2, 2, 6]
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", "/home/someone")
     assert str(default_path()) == "/home/someone/.cache/guerdon/scores.sqlite"
@@ -358,7 +442,7 @@ def test_threads_and_engines_share_a_file(leaf, batch, run, path):
     for scores, asked in results.values():
         np.testing.assert_array_equal(scores.read(fill=-1), np.where(asked, np.arange(n), -1))
         assert scores.details["number"] == [i if asked[i] else None for i in range(n)]
-    assert sorted(json.loads(text)[0][0] for _, text, _ in rows(path)) == list(range(n))
+    assert sorted(value for value, _, *others in entries(path) if not others) == list(range(n))
 
 
 @pytest.mark.processes
@@ -374,8 +458,9 @@ def test_processes_share_files_that_all_of_them_make(tmp_path):
             for _ in range(2):
                 cache = Cache(folder / f"{turn}.sqlite")
                 cache.learn(b"leaf", "mine", 10, 1.0)
-                cache.put(b"leaf", "mine", {f"{me}{i}".encode(): f"[[{i},null]]" for i in range(10)})
-                assert len(cache.get([f"{me}{i}".encode() for i in range(10)])) == 10
+                keys = [f"{me}{i}".encode().ljust(16) for i in range(10)]
+                cache.put(b"leaf", "mine", dict.fromkeys(keys, b"1.0,null"))
+                assert len(cache.get(keys)) == 10
                 cache.close()
     """)
     start = str(time.time() + 2.0)
@@ -398,7 +483,7 @@ def test_a_fork_looks_up_for_itself(leaf, batch, run, path):
             os._exit(0 if (there[:3] == first).all() and there[3] not in (-1, first[0]) else 1)
         assert os.waitpid(pid, 0)[1] == 0
         assert len(set(run(part, batch(4), engine).read(fill=-1))) == 2
-    assert len(rows(path)) == 4
+    assert sorted(map(len, entries(path))) == [2, 2, 2, 2, 6, 8]
 
 
 # What may be wrong with the file
@@ -471,34 +556,49 @@ def test_a_file_that_another_holds_is_reported(leaf, batch, measure, path, monke
 def test_a_value_that_turned_is_measured_again_and_mended(leaf, batch, measure, path):
     part = leaf(lambda number: time.sleep(SLOW) or number, known_as="slow")
     measure(part, batch(5))
+    before = sorted(rows(path))
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE score SET outcomes = '[[4000.0,null]]' WHERE outcomes = '[[4.0,null]]'")
+    connection.execute("UPDATE score SET outcomes = CAST(replace(outcomes, '4.0', '4000.0') AS BLOB)")
+    connection.execute("UPDATE score SET outcomes = 7, seal = NULL WHERE outcomes = CAST('3.0,null' AS BLOB)")
     connection.commit()
     connection.close()
     np.testing.assert_array_equal(measure(part, batch(5)).read(fill=-1), range(5))
-    assert sorted(json.loads(text)[0][0] for _, text, _ in rows(path)) == [0, 1, 2, 3, 4]
+    assert sorted(rows(path)) == before
+
+
+def test_an_entry_is_another_keys_only_with_all_of_its_key(path):
+    """The first half finds the row, the second is in the seal."""
+    file = cache.Cache(path)
+    file.put(b"leaf", "mine", {b"the row the seal": b"1.0,null"})
+    assert file.get([b"the row another_"]) == {}
+    file.put(b"leaf", "mine", {b"the row another_": b"2.0,null"})
+    assert file.get([b"the row the seal", b"the row another_"]) == {b"the row another_": b"2.0,null"}
+    file.close()
+
+
+WHOLE, HALF = struct.pack("<qq", -1, 0), struct.pack("<qq", 1, 2)
 
 
 def test_what_is_half_written_when_a_process_ends_is_not_there(path):
     """An unfinished transaction, as a killed process leaves it, is undone by the next to come."""
     first = cache.Cache(path)
     first.learn(b"leaf", "mine", 1, 1.0)
-    first.put(b"leaf", "mine", {b"whole": "[[1.0,null]]"})
+    first.put(b"leaf", "mine", {WHOLE: b"1.0,null"})
     pid = os.fork()
     if pid == 0:
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("INSERT INTO score VALUES (?, '[[2.0,null]]', 0)", (b"half",))
+        connection.execute("INSERT INTO score VALUES (1, 2, '2.0,null')")
         os._exit(1)
     os.waitpid(pid, 0)
-    assert first.get([b"whole", b"half"]) == {b"whole": "[[1.0,null]]"}
-    first.put(b"leaf", "mine", {b"half": "[[3.0,null]]"})
-    assert first.get([b"half"]) == {b"half": "[[3.0,null]]"}
+    assert first.get([WHOLE, HALF]) == {WHOLE: b"1.0,null"}
+    first.put(b"leaf", "mine", {HALF: b"3.0,null"})
+    assert first.get([HALF]) == {HALF: b"3.0,null"}
 
 
 def test_nothing_is_found_or_kept_by_a_cache_that_is_closed(path):
     closed = cache.Cache(path)
     closed.close()
-    closed.put(b"leaf", "mine", {b"key": "[[1.0,null]]"})
-    assert (closed.get([b"key"]), closed.pays(b"leaf")) == ({}, False)
+    closed.put(b"leaf", "mine", {WHOLE: b"1.0,null"})
+    assert (closed.get([WHOLE]), closed.pays(b"leaf")) == ({}, False)
     assert not path.exists()

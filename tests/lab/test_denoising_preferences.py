@@ -13,6 +13,7 @@ from guerdon.credit import group_relative
 from guerdon.data import rank_weights
 from guerdon.models import UserAttention, drop_users
 from guerdon.objectives import group_margins, pair_loss, pair_terms, ranked_loss, unpaired_loss
+from guerdon.objectives.denoising import follow
 from guerdon.objectives.denoising_errors import errors, implicit_scores, invert, shared, weighted_regression
 from guerdon.rewards import recorded
 
@@ -108,15 +109,35 @@ def test_gdro_finds_the_tilted_mixture(places):
     assert policy.odds.item() == pytest.approx(GAP / tau / beta, rel=0.05)
 
 
-def test_gdro_regularised_by_its_best_sample():
-    """L + γ · the error of each group's best: the anchor alone pulls to where the best come from."""
+def test_gdro_goes_on_from_a_reference_that_follows():
+    """Each fit adds gap / (τ β) to the reference's log-odds, of which it takes on 1 − d, d = min(.001 i, .5)."""
+    clean, r = rewarded()
+    policy, reference, tau, beta = TwoModes(), TwoModes(), 0.8, 2.0
+    groups, before = torch.arange(16) // 8, 0.0
+
+    def loss():
+        s = beta * averaged(policy.noise, reference.noise, clean)
+        return ranked_loss(s, r, groups, temperature=tau)[0]
+
+    for i in (1, 200, 10_000):
+        maximise(policy.parameters(), loss)
+        assert policy.odds.item() == pytest.approx(before + GAP / tau / beta, rel=0.05)
+        follow(reference, policy, i - 1, most=0.5)
+        before += (1 - min(0.001 * i, 0.5)) * (policy.odds.item() - before)
+        assert reference.odds.item() == pytest.approx(before)
+    assert policy.odds.item() > 2.5 * GAP / tau / beta
+
+
+@pytest.mark.parametrize("following", [False, True])
+def test_gdro_regularised_by_its_best_sample(following):
+    """L + γ · the error of each group's best, one shared draw per group, on a fixed reference or one that follows."""
     generator = torch.Generator().manual_seed(0)
     clean, r = rewarded()
     groups = torch.arange(16) // 8
     best = torch.as_tensor(rank_weights(r.numpy(), groups.numpy(), weights="best"))
     policy, reference = TwoModes(), TwoModes()
     optimizer = torch.optim.Adam(policy.parameters(), 0.1)
-    for _ in range(60):
+    for update in range(60):
         level = shared(0.02 + 0.96 * torch.rand(16, generator=generator, dtype=torch.float64), groups)
         noise = shared(torch.randn(16, 1, generator=generator, dtype=torch.float64), groups)
         both = errors(policy.velocity, reference.velocity, clean, noise, level)
@@ -125,7 +146,11 @@ def test_gdro_regularised_by_its_best_sample():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if following:
+            follow(reference, policy, update, most=0.5)
     assert policy.mass() > 0.8
+    # It lags behind by less than one update of 0.1.
+    assert reference.odds.item() == (pytest.approx(policy.odds.item(), abs=0.05) if following else 0.0)
 
 
 def test_flow_rwr_finds_the_tilted_mixture():

@@ -1,10 +1,4 @@
-"""Systems of the denoising policy on data whose answer is known: credit and the policy gradient are those of language.
-
-Most policies here are the exact velocity (noise, clean sample) of the data plus a shift θₜ per step. For the linear
-reward r = x all of it is Gaussian: a shift of step t moves the sample by kₜ Πₜ θₜ and costs (kₜ θₜ)² / (2 σₜ²) nats,
-where kₜ = ∂mean/∂output and Πₜ is the product of the slopes of later steps. So E r − β KL is largest at
-θₜ = Πₜ σₜ² / (β kₜ), and the sample moves by Σ (Πₜ σₜ)² / β: the variance that the noise of the steps injects.
-"""
+"""Systems of the denoising policy on data whose answer is known: credit and the policy gradient are those of language."""
 
 import io
 import math
@@ -14,62 +8,21 @@ import pytest
 import torch
 from flows import Mixture, coefficients, moments
 from PIL import Image
+from shifted import GAUSSIAN, Shifted, affine, moved, noise, optimum, times
 from torch import nn
 
-from guerdon.credit import branch_extremes, granular_relative, group_relative, progress, spread, turning_points
+from guerdon.credit import (
+    branch_extremes,
+    granular_relative,
+    group_relative,
+    progress,
+    turning_points,
+    turning_steps,
+)
 from guerdon.objectives import clip, denoising, policy_gradient
 from guerdon.objectives.denoising import Chain, branch, complete, logp, replay, sample, step
-from guerdon.objectives.preference import group_margins, pair_loss
 
-GAUSSIAN = Mixture.gaussian(1.0, 0.25)
 MODES = Mixture.of([-1.0, 1.0], 0.05)
-
-
-def times(t, *, width=torch.float64):
-    return torch.linspace(1, 0, t + 1, dtype=width)
-
-
-class Shifted(nn.Module):
-    """What is exact of the data, plus a shift for each step (and prompt)."""
-
-    def __init__(self, data, chain, prompts=1):
-        super().__init__()
-        self.exact = {"ddim": data.noise, "consistency": data.clean}.get(chain.kind, data.velocity)
-        self.levels = chain.levels
-        self.shift = nn.Parameter(torch.zeros(prompts, len(chain), dtype=torch.float64))
-
-    def forward(self, x, time, prompt=None):
-        k = (self.levels[:-1] - time[:, None]).abs().argmin(1)
-        prompt = torch.zeros_like(k) if prompt is None else prompt
-        return self.exact(x, time) + self.shift[prompt, k][:, None]
-
-
-def affine(chain, policy, rest=None):
-    """α, β, σ and k of each step of a policy that is affine in a scalar; `rest`: of another kind, without noise."""
-    found = []
-    for level, following in zip(chain.levels[:-1].tolist(), chain.levels[1:].tolist(), strict=True):
-        options = {"kind": rest or chain.kind, "a": 0.0 if rest else chain.a}
-        with torch.no_grad():
-            parts = coefficients(
-                step, level, following, lambda x, s: policy(x, torch.full((len(x),), s, dtype=x.dtype)), **options
-            )
-            more = coefficients(
-                step, level, following, lambda x, s: policy(x, torch.full((len(x),), s, dtype=x.dtype)) + 1, **options
-            )
-        found.append((*parts, more[1] - parts[1]))
-    return found
-
-
-def optimum(chain, policy, beta, *, rest=None):
-    """θ* and how far it moves the mean of the sample; later steps have noise, or are those of the ODE."""
-    steps, later = affine(chain, policy), affine(chain, policy, rest)
-    onward = [math.prod(s[0] for s in later[k + 1 :]) for k in range(len(steps))]
-    best = [onward[k] * std**2 / (beta * slope) if std > 0 else 0.0 for k, (_, _, std, slope) in enumerate(steps)]
-    return torch.tensor(best, dtype=torch.float64)
-
-
-def moved(chain, policy):
-    return moments([s[:3] for s in affine(chain, policy)])[0]
 
 
 def learn(policy, loss_of, *, updates, rate, average=0.5):
@@ -93,10 +46,6 @@ def penalty(policy, reference, trajectory, chain, beta):
     with torch.no_grad():
         before = replay(reference, trajectory, chain)
     return now.logp, beta * denoising.gaussian_kl(now.mean, before.mean, now.std)
-
-
-def noise(n, generator, d=1):
-    return torch.randn(n, d, generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +200,7 @@ def test_turningpoint_grpo_moves_mass_to_the_better_mode():
         shared = noise(8, generator).repeat_interleave(24, 0)
         trajectory = sample(policy, shared, chain, generator=generator)
         table = complete(policy, trajectory, chain)[..., 0].sigmoid()
-        rewards, turning = turning_points(table, mask=trajectory.mask)
+        rewards, turning = (part(table, mask=trajectory.mask) for part in (turning_points, turning_steps))
         turns.append(int(turning.sum()))
         assert int((turning & (rewards > 0)).sum()) == int((turning & (rewards < 0)).sum()) or bool(
             (rewards[turning] > 0).all() | (rewards[turning] < 0).all()
@@ -307,75 +256,6 @@ def test_b2_diffurl_learns_a_sparse_reward_from_branches():
     prompt = torch.arange(2).repeat(1000)
     final = sample(policy, noise(2000, generator), chain, condition={"prompt": prompt}, generator=generator)
     assert float(right(final.states[:, -1], prompt).mean()) > 0.85
-
-
-class Tuned(nn.Module):
-    """The velocity of N(1 + shift, ¼)."""
-
-    def __init__(self):
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros((), dtype=torch.float64))
-
-    def forward(self, x, s):
-        return GAUSSIAN.velocity(x - (1 - s)[:, None] * self.shift, s) - self.shift
-
-
-def test_tdm_r1_a_generator_of_four_steps_learns_a_reward_that_has_no_gradient():
-    """Deterministic steps: every state of a trajectory earns the reward of its sample; a surrogate learns from them,
-    and the generator from the surrogate, held to the teacher by the score of its own samples."""
-    generator = torch.Generator().manual_seed(0)
-    chain = Chain(times(4), "ode")
-    maker = Shifted(GAUSSIAN, chain)
-    surrogate, reference, fake, teacher = Tuned(), Tuned(), Tuned(), Tuned()
-    optimizer = torch.optim.Adam(
-        [
-            {"params": maker.parameters(), "lr": 0.01},
-            {"params": surrogate.parameters(), "lr": 0.02},
-            {"params": fake.parameters(), "lr": 0.05},
-        ]
-    )
-    groups = torch.arange(4).repeat_interleave(24)
-    trajectory = sample(maker, noise(96, generator), chain)
-    table = complete(maker, trajectory, chain)
-    torch.testing.assert_close(table, trajectory.states[:, -1:].expand_as(table))  # no variance of r given a state
-    start = moved(chain, maker)
-
-    def clean(model, x, s):
-        return x - s[:, None] * model(x, s)
-
-    for update in range(150):
-        trajectory = sample(maker, noise(96, generator), chain)
-        rewards = (trajectory.states[:, -1, 0] > 1.3).double()
-        advantages = spread(group_relative(rewards, groups), torch.ones(96, 4, dtype=torch.bool), place="all")
-        k = int(torch.randint(1, 5, (), generator=generator))
-        s = chain.levels[k].expand(96)
-        shared = torch.rand(4, generator=generator, dtype=torch.float64).repeat_interleave(24) * 0.9 + 0.05
-        to = s + (1 - s) * shared
-        one = noise(4, generator).repeat_interleave(24, 0)
-        x, target = denoising.renoised(trajectory.states[:, k], s, to, one)
-        errors = ((surrogate(x, to) - target) ** 2).mean(1)
-        with torch.no_grad():
-            before = ((reference(x, to) - target) ** 2).mean(1)
-        preference, _ = pair_loss(group_margins(before - errors, advantages[:, k - 1], groups))
-        if update == 0:
-            assert float(preference.detach()) == pytest.approx(math.log(2))
-
-        states = trajectory.states[:, k - 1]
-        made = clean(maker, states, chain.levels[k - 1].expand(96))
-        again, goal = denoising.renoised(made.detach(), torch.zeros(96), to, noise(96, generator))
-        score = ((fake(again, to) - goal) ** 2).mean()
-        with torch.no_grad():
-            towards = clean(surrogate, again, to) - clean(reference, again, to)
-            back = clean(teacher, again, to) - clean(fake, again, to)
-        moving = 0.7 * denoising.directed(made, towards) + denoising.directed(made, back, normalize=False)
-        optimizer.zero_grad()
-        (preference + score + moving).backward()
-        optimizer.step()
-        denoising.follow(reference, surrogate, update)
-    assert float(surrogate.shift.detach()) > 0.2
-    assert moved(chain, maker) > start + 0.2
-    # The score of its samples has followed the generator.
-    assert float(fake.shift.detach()) == pytest.approx(moved(chain, maker) - 1, abs=0.25)
 
 
 def test_d3po_raises_what_is_preferred_step_by_step():

@@ -54,12 +54,12 @@ def test_flowse_grpo_raises_pesq_stoi_and_si_sdr_together():
     generator = torch.Generator().manual_seed(0)
     mean = torch.full((3,), -1.5, dtype=torch.float64, requires_grad=True)
     spread, weight = torch.full((1,), 0.25, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    base, optimizer = Mixture(mean.detach().clone()[None], spread, weight), torch.optim.Adam([mean], lr=0.25)
+    base, optimizer = Mixture(mean.detach().clone()[None], spread, weight), torch.optim.Adam([mean], lr=0.5)
     start = measured(mean.detach())
     n, times = 16, [0.9, 0.6, 0.3, 0.0]
     groups = torch.arange(n) // 8
     with Engine(workers=1) as engine:
-        for _ in range(10):
+        for _ in range(4):
             x = torch.randn(n, 3, generator=generator, dtype=torch.float64)
             policy, logps, kls = Mixture(mean[None], spread, weight), [], []
             for here, there in pairwise(times):
@@ -81,6 +81,6 @@ def test_flowse_grpo_raises_pesq_stoi_and_si_sdr_together():
             loss.backward()
             optimizer.step()
     end = measured(mean.detach())
-    assert end["pesq"] > start["pesq"] + 0.2
-    assert end["stoi"] > start["stoi"] + 0.05
-    assert end["si_sdr"] > start["si_sdr"] + 3
+    assert end["pesq"] > start["pesq"] + 0.3
+    assert end["stoi"] > start["stoi"] + 0.06
+    assert end["si_sdr"] > start["si_sdr"] + 4

@@ -40,7 +40,7 @@ def semantic(films):
     return transported_match(words, films, attention, TIMES, PLACES, matching=matching)
 
 
-def learned(mapping, *, quality, match, rounds=40, n=64):
+def learned(mapping, *, quality, match, rounds=28, n=64):
     """A Gaussian over the patches of a film, by groups of 8; the two rewards of its mean at the end."""
     both = (
         quality * distribution.exemplar(references="text", column="film", mapping=mapping).named("quality")
@@ -48,7 +48,7 @@ def learned(mapping, *, quality, match, rounds=40, n=64):
     )  # fmt: skip
     generator = torch.Generator().manual_seed(1)
     mean = torch.zeros(4, 2).add(torch.tensor([-0.5, 0.5])).requires_grad_()
-    optimizer, groups = torch.optim.Adam([mean], lr=0.05), torch.arange(n) // 8
+    optimizer, groups = torch.optim.Adam([mean], lr=0.08), torch.arange(n) // 8
     for _ in range(rounds):
         films = mean.detach() + 0.3 * torch.randn(n, 4, 2, generator=generator)
         columns = {

@@ -41,6 +41,31 @@ def test_adv_grpo_reward_weighs_class_and_patches():
     assert realism(logits[:, :1]).item() == 2.0
 
 
+def test_adv_grpo_loss_weighs_patches_by_a_weight_of_its_own():
+    head = TokenHead(1, hidden=0)
+    with torch.no_grad():
+        head.layers[0].weight.fill_(1.0)
+        head.layers[0].bias.zero_()
+    batch = batch_of([[[-0.5], [0.4], [-3.0]]], [[[0.5], [2.0], [0.0]]])
+    part = leaf(head=head, normalize=False, updates=1, patch=0.2, patch_loss=0.5)
+    assert part.measure(batch, Context(batch)).read(0.0) == pytest.approx([-0.8 * 0.5 + 0.2 * (0.4 - 3.0) / 2])
+    classes, patches = 0.5 * (0.5 + 0.5), 0.5 * (1.0 / 2 + 1.4 / 2)
+    assert part.update(batch, None, Context(batch))["loss"] == pytest.approx(classes + 0.5 * patches)
+    part.update(batch, None, Context(batch))
+    assert part.version == "2"
+
+
+def test_adv_grpo_a_preference_is_of_a_rollout_and_its_own_reference():
+    head = TokenHead(1, hidden=0)
+    with torch.no_grad():
+        head.layers[0].weight.fill_(1.0)
+        head.layers[0].bias.zero_()
+    batch = batch_of([[9.0], [1.0], [math.nan], [0.5]], [None, [2.0], [7.0], [0.0]])
+    part = leaf(head=head, normalize=False, loss="preference", updates=1)
+    expected = (math.log1p(math.exp(1.0 - 2.0)) + math.log1p(math.exp(0.5 - 0.0))) / 2
+    assert part.update(batch, None, Context(batch))["loss"] == pytest.approx(expected)
+
+
 def trained(freeze=10**9, steps=120, n=64):
     generator = torch.Generator().manual_seed(0)
     mean = torch.zeros(2, requires_grad=True)
@@ -106,6 +131,8 @@ def test_adv_grpo_last_layer_of_a_matching_model():
     expected = np.mean([np.log1p(np.exp(10 / math.sqrt(5) - 0)), np.log1p(np.exp(10 - 10 / math.sqrt(5)))])
     assert first["loss"] == pytest.approx(expected, rel=1e-5)
     assert part.update(batch, scores, Context(batch))["loss"] < first["loss"]
+    patched = MatchHead(weight, scale=10.0)(torch.tensor([[[1.0, 0.0], [0.0, 9.0]]]), torch.tensor([[1.0, 0.0]]))
+    assert patched.tolist() == [[10.0]]  # of the class token alone
     assert preference_loss(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(math.log(2))
     with pytest.raises(ValueError, match="condition"):
         MatchHead(weight)(torch.zeros(1, 1, 2), None)

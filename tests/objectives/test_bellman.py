@@ -117,19 +117,28 @@ def test_b_coder_starts_as_the_language_model():
     assert (offset == 2).all()
 
 
-def test_b_coder_loss_is_its_three_terms():
+@pytest.mark.parametrize("per_token", [False, True])
+def test_b_coder_loss_is_its_three_terms(per_token):
     generator = torch.Generator().manual_seed(4)
     logits = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     values = torch.randn(2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    targets = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    reference = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
     ids = torch.randint(4, (2, 3), generator=generator)
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    loss, sums = bellman_loss(logits, values, ids, targets, mask, scale=0.5, advantage=0.3, likelihood=0.7)
+    rewards = torch.tensor([0.5, -0.6], dtype=torch.float64)
+    given = torch.tensor([[0.0, 0.0, 0.5], [-0.6, 9.0, 9.0]], dtype=torch.float64) if per_token else rewards
+    loss, sums = bellman_loss(
+        logits, values, ids, given, mask, reference=reference, scale=0.5, discount=0.9, advantage=0.3, likelihood=0.7
+    )
     td = advantage = nll = 0.0
     for i, t in [(0, 0), (0, 1), (0, 2), (1, 0)]:
         row = logits[i, t]
         a = 0.5 * (row[ids[i, t]] - row.max())
-        td = td + (values[i, t] + a - targets[i, t]) ** 2
+        target = rewards[i]
+        if (i, t) in [(0, 0), (0, 1)]:
+            following, likeliest = logits[i, t + 1].detach(), int(reference[i, t + 1].argmax())
+            target = 0.9 * (values[i, t + 1].detach() + 0.5 * (following[likeliest] - following.max()))
+        td = td + (values[i, t] + a - target) ** 2
         advantage = advantage + a**2
         nll = nll - (row[ids[i, t]] - row.exp().sum().log())
     expected = (td + 0.3 * advantage + 0.7 * nll) / 4
@@ -148,14 +157,14 @@ def test_b_coder_learns_the_q_of_the_greedy_model_from_its_data():
     frozen, rewards = tree(5)
     expected = truth(frozen, rewards, 1.0)
     logits, values = frozen.clone().requires_grad_(), torch.zeros(NUMBER, dtype=torch.float64, requires_grad=True)
-    greedy = frozen[STATES].argmax(-1)
     errors = []
     for parameters, steps in (([values], 100), ([logits, values], 600)):
         optimiser = torch.optim.Adam(parameters, lr=0.05)
         for _ in range(steps):
-            q = logits[STATES], values[STATES]
-            targets = conservative_targets(sampled(rewards), dueling(*q, greedy), ALL)
-            loss, sums = bellman_loss(*q, PROGRAMS, targets, ALL, advantage=0.0, likelihood=0.0)
+            loss, sums = bellman_loss(
+                logits[STATES], values[STATES], PROGRAMS, sampled(rewards), ALL, reference=frozen[STATES],
+                advantage=0.0, likelihood=0.0,
+            )  # fmt: skip
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -183,5 +192,7 @@ def test_what_does_not_fit_is_named():
         dueling(logits, flat, ids, scale=0.0)
     with pytest.raises(ValueError, match=r"discount must be in \[0, 1\]"):
         conservative_targets(flat, flat, mask, discount=1.5)
-    with pytest.raises(ValueError, match=r"targets must be \(1, 2\)"):
-        bellman_loss(logits, flat, ids, flat[:, :1], mask)
+    with pytest.raises(ValueError, match=r"rewards must be \(n,\) or \(n, t\) beside mask \(1, 2\), got \(1, 1\)"):
+        bellman_loss(logits, flat, ids, flat[:, :1], mask, reference=logits)
+    with pytest.raises(ValueError, match=r"reference must be \(1, 2, 3\) like logits, got \(1, 2\)"):
+        bellman_loss(logits, flat, ids, flat, mask, reference=flat)

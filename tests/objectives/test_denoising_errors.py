@@ -104,6 +104,10 @@ def test_videoalign_worked_flow_dpo():
     """E_w .48 and E_l .53 against .5 at β = 100, of which Flow-DPO takes half: .0789; equal models: log 2."""
     scores = implicit_scores(Errors(numbers(0.48, 0.53), numbers(0.5, 0.5)), beta=100 / 2)
     assert pair_loss(scores[:1] - scores[1:])[0].item() == pytest.approx(0.0789, abs=5e-5)
+    pair = Errors(numbers(0.48, 0.53).requires_grad_(), numbers(0.5, 0.5).requires_grad_())
+    implicit_scores(pair, beta=50.0).sum().backward()
+    assert pair.policy.grad.tolist() == [-50.0, -50.0]
+    assert pair.reference.grad is None
     equal = implicit_scores(Errors(numbers(0.48, 0.53), numbers(0.48, 0.53)), beta=50.0)
     loss, sums = pair_loss(equal[:1] - equal[1:])
     assert loss.item() == pytest.approx(math.log(2))

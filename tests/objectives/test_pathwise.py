@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 import guerdon
 from guerdon.core.context import Context
+from guerdon.core.errors import NotDifferentiable
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.objectives import pathwise
 from guerdon.objectives.denoising import Chain, Step, gaussian_kl, sample, step
 from guerdon.objectives.pathwise import (
-    NotDifferentiable,
     balanced,
     check_differentiable,
     condition_error,
@@ -677,6 +677,35 @@ def test_soar_stochastic_paths_are_left_out_where_no_noise_is_left():
     assert sums["off_states"].item() == 2 * 5 + 1 * 5
     none, plain = self_correction(Net(), clean, noise, level, following, points=0)
     assert none.item() == pytest.approx(plain["error"].item() / 2)
+
+
+def test_soar_a_stochastic_path_starts_from_a_drawn_step():
+    """ẑ of a coefficient-preserving step with a = ½, by its equation; s' is not below the smallest."""
+    clean, noise, seen = randn(400, 2), randn(400, 2, seed=1), []
+
+    def policy(z, s):
+        seen.append((z.detach(), s))
+        return torch.zeros_like(z)
+
+    level, to = torch.full((400,), 0.5, dtype=torch.float64), 0.3
+    options = {"rollout": lambda x, time: noise - clean, "kinds": ("cps",), "points": 1, "smallest": 0.4}
+    self_correction(policy, clean, noise, level, level - 0.2, generator=generator(3), **options)
+    drawn = torch.randn(400, 2, generator=generator(3), dtype=torch.float64)
+    sd = to * math.sin(0.25 * math.pi)
+    astray = (1 - to) * clean + math.sqrt(to**2 - sd**2) * noise + sd * drawn  # x̂₀ and ê of a perfect rollout
+    z, there = seen[1]
+    alpha = ((there - to) / (1 - to))[:, None]
+    torch.testing.assert_close(z, (1 - alpha) * astray + alpha * noise)
+    assert there.min() == 0.4
+    assert there.max() > 0.95
+
+
+def test_soar_weighs_what_is_off_the_path():
+    clean, noise, level = randn(6, 3), randn(6, 3, seed=1), torch.full((6,), 0.5, dtype=torch.float64)
+    for weight in (0.0, 1.0, 3.0):
+        loss, sums = self_correction(Net(), clean, noise, level, level / 2, strength=weight, points=2)
+        expected = (sums["error"] + weight * sums["off_error"]) / (6 + weight * 12)
+        assert loss.item() == pytest.approx(expected.item())
 
 
 def test_soar_refuses_levels_that_do_not_fall():

@@ -67,7 +67,8 @@ def batches(draw, size=1.0, holes=True):
 
 
 def bellman(d, **chosen):
-    return bellman_loss(d["logits"], d["values"], d["ids"], d["returns"], d["mask"], **chosen)
+    columns = (d["logits"], d["values"], d["ids"], d["advantages"], d["mask"])
+    return bellman_loss(*columns, reference=d["teacher"], **chosen)
 
 
 def labels(d, **chosen):
@@ -128,6 +129,18 @@ LOSSES = {
             d["logp"], d["advantages"], d["mask"], groups=d["groups"], **chosen
         ),
         ["logp"],
+    ),
+    "reward": (
+        lambda d, **chosen: gflownet.reward_balance(
+            d["logp"],
+            d["advantages"],
+            d["mask"],
+            groups=d["groups"],
+            rows=d["mask"].any(1),
+            values=d["values"],
+            **chosen,
+        ),
+        ["logp", "values"],
     ),
 }
 

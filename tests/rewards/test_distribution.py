@@ -115,6 +115,69 @@ def test_transport_tells_sets_of_one_gaussian_apart():
     assert transport_distance(x, y, eps=0.005, debias=False, steps=500).item() == pytest.approx(exact, rel=0.01)
 
 
+def test_transport_debiased_is_the_same_both_ways():
+    x, y = [[0.0], [1.0]], [[0.0], [5.0], [9.0]]
+    assert transport_distance(x, y).item() == pytest.approx(transport_distance(y, x).item(), rel=1e-6)
+
+
+def test_the_gradient_of_transport_is_that_of_the_cost_under_a_plan_that_stands():
+    """∂⟨P, C⟩/∂xᵢ = 2 Σⱼ Pᵢⱼ (xᵢ − yⱼ), P by the plain iteration of Sinkhorn and Knopp."""
+    x, y = normal(3, 2), normal(4, 2, seed=1)
+    cost = ((x[:, None] - y) ** 2).sum(-1)
+    kernel = np.exp(-cost / cost.max() / 0.1)
+    v = np.ones(4)
+    for _ in range(500):
+        u = 1 / 3 / (kernel @ v)
+        v = 1 / 4 / (kernel.T @ u)
+    plan = u[:, None] * kernel * v
+    points = torch.tensor(x, requires_grad=True)
+    transport_distance(points, torch.tensor(y), eps=0.1, debias=False, steps=500).backward()
+    expected = 2 * (plan[..., None] * (x[:, None] - y)).sum(1)
+    np.testing.assert_allclose(points.grad, expected, atol=1e-9)
+
+
+def test_pisces_cost_weighs_when_and_where_a_word_looks_by_weights_of_their_own():
+    """One word that looks at two patches as 3 to 1, of which the meaning is the same: when and where remain."""
+    texts, patches = torch.ones(1, 2), torch.ones(3, 2)
+    attention = torch.tensor([[3.0, 1.0, 0.0]])
+    times, places = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([[0.0], [4.0], [0.0]])
+    later = (0.25 - times) ** 2  # τ = (3·0 + 1·1)/4
+    aside = (1.0 - places[:, 0]) ** 2
+
+    def unit_of(x):
+        return (x - x.min()) / (x.max() - x.min())
+
+    for temporal, spatial in ((1.0, 0.0), (0.0, 1.0), (0.3, 0.6)):
+        found = token_cost(texts, patches, attention, times, places, temporal=temporal, spatial=spatial)
+        torch.testing.assert_close(found[0], unit_of(temporal * unit_of(later) + spatial * unit_of(aside)))
+
+
+def test_pisces_attention_has_no_gradient_to_the_plan():
+    attention, plan = (torch.tensor([x], requires_grad=True) for x in ([0.5, 0.5], [0.3, 0.1]))
+    transported_attention(attention, plan)[0, 0].backward()
+    assert attention.grad.abs().min() > 0
+    assert plan.grad is None
+
+
+def test_dragon_one_set_that_cannot_be_measured_leaves_the_others():
+    part = distribution.own(measure="vendi", column="chunks")
+    assert part(["?"] * 2, [""] * 2, chunks=[[[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [1.0, 0.0]]]) == [
+        pytest.approx(2.0),
+        None,
+    ]
+
+
+def test_dragon_the_only_rollout_of_a_group_says_so():
+    part = distribution.group(column="seen")
+    scores = part.score(Rollouts(["?"], [""], {"seen": [[1.0, 0.0]]}))
+    assert scores.reasons == {0: "the only rollout of its set: nothing is left without it"}
+
+
+def test_exemplars_of_another_space_are_mapped():
+    part = distribution.exemplar(exemplars=[[0.0, 1.0]], mapping=lambda texts: texts.flip(-1), column="seen")
+    assert part(["?"] * 2, [""] * 2, seen=[[2.0, 0.0], [0.0, 1.0]]) == pytest.approx([1.0, 0.0])
+
+
 def test_exemplars_nearest_and_mean():
     x, examples = np.array([[3.0, 0.0]]), np.array([[[1.0, 0.0], [0.0, 1.0]]])
     assert likeness(x, examples).item() == pytest.approx(1.0)

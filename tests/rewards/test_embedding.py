@@ -113,6 +113,17 @@ def test_vlm_rl_contrast_is_a_weighted_difference_of_cosines():
     assert part.range == pytest.approx((-0.9, 0.9))
 
 
+def test_what_is_no_picture_gets_the_lowest_contrast():
+    ends = {"up": GOOD, "down": BAD}
+    both = embedding.DualEncoder(
+        lambda pictures: np.ones((len(pictures), 2)), lambda texts: np.array([ends[text] for text in texts])
+    )
+    part = embedding.contrast(good=["up"], bad=["down"], weights=(0.7, 0.2), encoder=both, column="seen")
+    found = scored(part, [b"no picture", np.zeros((4, 4, 3), np.uint8)])
+    assert found.read(math.nan).tolist() == pytest.approx([-0.9, 0.5 / math.sqrt(2)])
+    assert "not a picture" in found.details["problem"][0]
+
+
 def test_contrast_does_not_see_what_both_goals_share():
     """The known fault of one goal: whatever looks like the task is paid. What both descriptions share cancels."""
     shared = np.array([0.0, 0.0, 1.0])
@@ -149,12 +160,12 @@ def test_vlm_rl_the_base_reward_always_wins():
     scores = scored(
         part, frames, "frame",
         speed=[25.0, 25.0, 25.0, 0.0, 0.0],
-        offsets=[[0.0, 0.0]] * 3 + [[0.3, -0.3], None],
+        offsets=[[0.0, 0.0]] * 3 + [[0.1, 0.4, -0.2], None],
         angle=[0] * 5,
         base=[0.0, -10.0, -10.0, 0.7, 0.0],
     )  # fmt: skip
-    spread = 0.3
-    assert scores.read(math.nan)[:4] == pytest.approx([1.0, -10.0, -10.0, (1 - 0.3 / 3) * (1 - spread / 0.35)])
+    spread = math.sqrt(0.06)  # of 0.1, 0.4 and −0.2, around 0.1
+    assert scores.read(math.nan)[:4] == pytest.approx([1.0, -10.0, -10.0, (1 - 0.2 / 3) * (1 - spread / 0.35)])
     assert scores.abstained.tolist() == [False] * 4 + [True]
     assert scores.details["meaning"][0] == 1
     assert scores.details["meaning"][3] == 0

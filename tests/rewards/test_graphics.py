@@ -444,6 +444,7 @@ def test_rlrf_a_judge_that_says_nonsense_makes_rows_abstain():
     scores = judge.score(batch([FACE] * 4, FACE))
     assert scores.valid.tolist() == [True, False, False, False]
     assert "7.0" in scores.reasons[1]
+    assert "judge said -0.5" in scores.reasons[3]
 
 
 # --- the whole ---------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ module tb;
 endmodule
 """
 GOLDEN = ADDER.replace("module adder", "module golden")
+INVERTER = "module inv(input a, output y); assign y = ~a; endmodule"
 
 
 def fenced(design):
@@ -192,11 +193,25 @@ def test_a_testbench_that_has_the_module_under_test_itself_is_an_abstention():
         score(BROKEN, BENCH + ADDER, module="adder")
 
 
+@pytest.mark.parametrize(
+    ("check", "reason"),
+    [
+        ('$display("case 3 FAILED"); $display("TEST PASSED")', "TEST PASSED"),
+        ('$display("TEST PASSED"); $fatal(1)', "simulation ended"),
+    ],
+)
+def test_what_passes_and_fails_or_ends_in_an_error_does_not_pass(check, reason):
+    bench = f"module tb; wire y; inv dut(1'b0, y); initial #1 begin {check}; end endmodule"
+    score, found = hdl.testbench(reference=None, seconds=40.0).evaluate(fenced(INVERTER), bench)
+    assert (score, found["stage"]) == (0.0, "fails")
+    assert reason in found["reason"]
+
+
 def test_a_testbench_without_a_golden_design_judges_alone():
     bench = 'module tb; wire y; inv dut(1\'b0, y); initial #1 if (y) $display("TEST PASSED"); endmodule'
     judge = hdl.testbench(reference=None, seconds=40.0).evaluate
-    assert judge(fenced("module inv(input a, output y); assign y = ~a; endmodule"), bench)[0] == 1.0
-    assert judge(fenced("module inv(input a, output y); assign y = a; endmodule"), bench)[0] == 0.0
+    assert judge(fenced(INVERTER), bench)[0] == 1.0
+    assert judge(fenced(INVERTER.replace("~", "")), bench)[0] == 0.0
 
 
 def test_a_row_in_the_engine_says_why():
@@ -290,6 +305,8 @@ def test_verireason_by_vectors_end_to_end():
     found, details = grade.evaluate(fenced(BROKEN), bench, ADDER, vectors)
     assert 0.1 < found < 1.1
     assert details["matched"] == 0.0
+    half = grade.evaluate(fenced(ADDER.replace("a + b", "a < 2 ? a + b : 0")), bench, ADDER, vectors)
+    assert (half[0] < 1.1, half[1]["matched"]) == (True, 0.5)
     forged = BODY.format('initial begin $display("9"); end')
     assert grade.evaluate(fenced(forged), bench, ADDER, vectors)[0] == 0.0
     with pytest.raises(Abstain, match="golden design"):
@@ -382,6 +399,8 @@ def equal(design, golden=ADDER, **options):
         (BODY.format("assign s = 5'bx;"), ADDER, 0.0),
         (ADDER, ["module adder(output s); assign s = 1; endmodule", ADDER], 1.0),
         (ADDER, json.dumps([BROKEN, ADDER]), 1.0),
+        (ADDER, [ADDER, BROKEN], 1.0),
+        (BODY.format("assign s = a - a;"), BODY.format("assign s = 0;"), 1.0),  # inputs are known
         (BODY.format('initial $display("equivalent");'), ADDER, 0.0),
     ],
 )
@@ -397,6 +416,14 @@ def test_codev_other_states_with_the_same_outputs_are_equivalent(yosys):
     assert equal(wrong, COUNTER, method="proof")[1]["outcome"] == "different"
 
 
+def test_codev_resets_come_in_the_middle_too():
+    """A design that needs two cycles of reset: between resets that long, and under one, it is alike."""
+    golden = """module m(input clk, rst, output [7:0] y); reg [7:0] q; assign y = rst ? 8'd0 : q;
+      always @(posedge clk) if (rst) q <= 0; else q <= q + 1; endmodule"""
+    slow = golden.replace("if (rst)", "begin last <= rst; if (rst & last)").replace("+ 1;", "+ 1; end")
+    assert equal(slow.replace("reg [7:0] q;", "reg [7:0] q; reg last;"), golden)[0] == 0.0
+
+
 def test_codev_a_rare_difference_is_found_by_proof_and_its_rate_by_simulation(yosys):
     golden = "module m(input [15:0] a, output [15:0] y); assign y = a + 1; endmodule"
     rare = golden.replace("a + 1", "a + 1 + (a[15:8] == 8'h42)")
@@ -405,6 +432,49 @@ def test_codev_a_rare_difference_is_found_by_proof_and_its_rate_by_simulation(yo
     assert details["errors"] == pytest.approx(1 / 256, rel=0.5)
     rarest = golden.replace("a + 1", "a + 1 + (a == 16'h4242)")
     assert equal(rarest, golden, method="proof")[0] == 0.0
+
+
+TOGGLE = """
+module toggle(input clk, input rst, output y);
+  reg q; initial q = 0;
+  always @(posedge clk) q <= q ^ rst;
+  assign y = q;
+endmodule"""
+MAYBE = TOGGLE.replace("q ^ rst", "rst ? 1'bx : 1'b0").replace("y = q", "y = q === 1'bx")
+RESET = TOGGLE.replace("posedge clk)", "posedge clk or posedge rst) if (rst) q <= 1; else").replace("q ^ rst", "~q")
+
+
+@pytest.mark.parametrize(
+    ("golden", "change", "expected"),
+    [
+        (TOGGLE, ("q ^ rst", "rst ? ~q : q"), 1.0),
+        (TOGGLE, ("q = 0", "q = 1"), 0.0),  # all else is the same: only the beginning tells
+        (TOGGLE, ("initial q = 0;", ""), 0.0),  # unknown where the golden one is not
+        (TOGGLE.replace("initial q = 0;", ""), ("reg q;", "reg q; initial q = 1;"), 1.0),
+        (TOGGLE, ("posedge", "negedge"), 0.0),
+        (TOGGLE, ("y = q", "y = q | clk & ~clk"), 1.0),
+        (MAYBE, ("rst ? 1'bx : 1'b0", "1'b0"), 0.0),  # y tells what is unknown from what is not
+        (RESET, ("q <= 1", "q <= 1'b1"), 1.0),
+        (RESET, ("q <= 1", "q <= 0"), 0.0),
+        (RESET, ("posedge rst", "negedge rst"), 0.0),
+        (RESET, ("if (rst)", "if (~rst)"), 0.0),
+        (RESET, ("posedge clk or posedge rst", "posedge clk"), 0.0),
+    ],
+)
+def test_a_proof_minds_where_flip_flops_begin_their_edges_and_their_resets(yosys, golden, change, expected):
+    assert golden.count(change[0]) == 1
+    score, found = equal(golden.replace(*change), golden, method="proof")
+    assert (score, found["reason"]) == (
+        expected,
+        "proven by induction" if expected else "a sequence of inputs tells them apart",
+    )
+
+
+def test_a_proof_sees_what_is_built_alike_without_a_search(yosys):
+    golden = """module power(input clk, load, input [23:0] a, b, output reg [23:0] q);
+      always @(posedge clk) q <= load ? a * b : q * q + a; endmodule"""
+    alike = golden.replace("always", "wire [23:0] square = q * q; always").replace("q * q + a;", "square + a;")
+    assert equal(alike, golden, method="proof")[0] == 1.0
 
 
 @pytest.mark.parametrize("vacuous", ["wire w; assign w = ~w; assign s = a - b;", "assign s = 0; assign s = 31;"])
@@ -536,6 +606,8 @@ def test_mutants_change_one_thing_in_the_body():
         ("negation", "a == 4'd3 → !(a == 4'd3)"), ("negation", "a[0] & q → ~(a[0] & q)"),
     }  # fmt: skip
     assert all(mutant.text != text for mutant in hdl.mutants(text))
+    most = "module m(output [1:0] q, output r); assign q = 2'd3; assign r = 1'b0 ; endmodule"
+    assert [mutant.change for mutant in hdl.mutants(most, ("constant",))] == ["'d3 → 'd2", "'b0 → 'b1"]
     assert [mutant.operator for mutant in hdl.mutants(text, ("edge",))] == ["edge"]
 
 

@@ -109,6 +109,20 @@ def test_rays_that_miss_or_cannot_leave_are_not_through():
     assert np.isnan(optics.rms_spot(rays)).tolist() == [True, True, False]
 
 
+def test_a_ray_that_passes_a_sphere_by_is_not_through():
+    """Of rays at 0, 3, 6, 9 and 12 from the axis, a sphere of radius 10 is met by the first four."""
+    ball = lenses([surface(10, 30, 1.5, semi=12, stop=True)])
+    rays = optics.trace(ball, optics.paraxial(ball), np.zeros(1))
+    heights = np.hypot(*(12 * optics.bundle()).T)
+    assert rays.through[0].tolist() == (heights < 10).tolist()
+
+
+def test_a_ray_is_as_high_as_at_the_surface_where_it_fills_most():
+    window = lenses([surface(None, 5, 1.5, semi=4, stop=True), surface(None, 40, 1, semi=16)])
+    rays = optics.trace(window, optics.paraxial(window), np.zeros(1), rings=2)
+    np.testing.assert_allclose(rays.highest[0], np.hypot(*optics.bundle(2).T))
+
+
 def test_stacked_lenses_are_scored_as_alone():
     tables = [biconvex(), biconvex(thickness=-1.0), [surface(50, 100, 1.5, stop=True)], "no lens"]
     together = whole().score(batch(*tables)).read(np.nan)
@@ -150,6 +164,19 @@ def test_what_cannot_be_built_is_worth_the_first_tier_whatever_its_focus(changes
     scores = whole().score(batch(biconvex(**changes)))
     assert scores.read(np.nan)[0] == 0.5
     assert scores.parts["optics.feasible"].details["problem"][0].startswith(problem)
+
+
+def test_light_that_ends_in_glass_comes_out_of_no_lens():
+    cemented = [surface(100, 4, 1.5, stop=True), surface(-100, 98, 1.6, semi=11)]
+    assert optics.feasible().score(batch(cemented)).details["problem"] == ["behind the lens is no air"]
+
+
+def test_a_lens_that_spreads_light_can_be_built():
+    spreading = [surface(-100, 4, 1.5, stop=True), surface(100, 50, 1, semi=11)]
+    wanted = {"focal_length": -100.0, "f_number": 5.0}
+    assert optics.feasible().score(batch(spreading, targets=wanted)).details["problem"] == [None]
+    close = optics.focus().score(batch(spreading, targets=wanted)).read(np.nan)[0]
+    assert close > 0.9 > 0.6 > optics.focus().score(batch(spreading)).read(np.nan)[0]
 
 
 def test_no_focus_makes_up_for_what_cannot_be_built():
@@ -229,6 +256,8 @@ def test_a_prescription_is_completed_and_not_rewritten():
     scores = reward.score(batch(*tables, prescription=asked))
     assert scores.read(np.nan).tolist() == [1, 0, 0, 0]
     assert scores.details["problem"][1] == "surface 1: semi_diameter was given as 10.0"
+    absent = [{**row, "stop": None} for row in given]  # as Parquet has what is not there
+    assert reward.score(batch(biconvex(), prescription=[absent])).read(np.nan).tolist() == [1]
     lost = reward.score(batch(*[biconvex()] * 3, prescription=[None, biconvex(), "no table"]))
     assert not lost.usable.any()
     assert lost.reasons[1] == "prescription has no cell to fill in"
@@ -248,6 +277,15 @@ def test_polishing_brings_a_proposal_to_its_target_and_is_never_worse():
     assert [row["radius"] for row in again] == pytest.approx([row["radius"] for row in polished], rel=0.05)
     flat = optics.read_lens([surface(None, 4, 1.5, stop=True), surface(None, 98, 1)])
     assert optics.polish(flat, focal_length=100.0) == flat
+
+
+def test_polishing_minds_the_light_at_an_angle():
+    pytest.importorskip("scipy")
+    proposal = optics.read_lens(biconvex(radius=110.0))
+    found = [optics.polish(proposal, focal_length=100.0, field=field, weight=0.01) for field in (0.0, 12.0)]
+    polished = Lenses.of(found)
+    along, across = optics.rms_spot(optics.trace(polished, optics.paraxial(polished), np.full(2, 12.0)))
+    assert across < 0.9 * along
 
 
 def test_the_reward_is_data_and_back():

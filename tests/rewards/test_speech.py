@@ -43,6 +43,25 @@ def test_flowse_grpo_intelligibility_falls_with_noise():
         part.evaluate(clean[:500], clean[:500])
 
 
+def test_intelligibility_asks_what_is_left_of_the_clean_recording_and_not_the_reverse():
+    """STOI leaves out what is silent in the clean recording: half of it here, where the other is noise."""
+    stoi = pytest.importorskip("pystoi").stoi
+    clean = voice() * (np.arange(15_000) < 7_500)
+    heard = clean + 0.3 * np.random.default_rng(1).normal(size=15_000) * (1 + (np.arange(15_000) >= 7_500))
+    clean, heard = clean - clean.mean(), heard - heard.mean()
+    found = speech.intelligibility(rate=RATE, column="out").evaluate(heard, clean)[0]
+    assert found == pytest.approx(stoi(clean, heard, RATE))
+    assert abs(found - stoi(heard, clean, RATE)) > 0.05
+
+
+def test_what_is_loud_where_the_clean_recording_is_not_is_worth_0():
+    stoi = pytest.importorskip("pystoi").stoi
+    loud = 1.3 - np.sin(2 * np.pi * 3 * np.arange(15_000) / RATE) ** 2
+    heard = loud * np.random.default_rng(1).normal(size=15_000)
+    assert stoi(voice(), heard, RATE) < -0.1
+    assert speech.intelligibility(rate=RATE, column="out").evaluate(heard, voice()) == (0.0, {"problem": None})
+
+
 def test_pesq_is_given_reference_and_recording_in_this_order(monkeypatch):
     fake = types.ModuleType("pesq")
     fake.PesqError = type("PesqError", (RuntimeError,), {})
@@ -76,4 +95,5 @@ def test_what_is_no_recording_gets_the_floor_and_no_reference_abstains(wrong):
     part = speech.si_sdr(column="out")
     assert part(["?"], [""], out=[wrong], clean=[[1.0, -1.0]]) == [-30.0]
     if wrong != [1.0, 2.0, 3.0]:
-        assert part(["?"], [""], out=[[1.0, -1.0]], clean=[wrong]) == [None]
+        with pytest.raises(Abstain, match="no clean recording"):
+            part.evaluate([1.0, -1.0], wrong)

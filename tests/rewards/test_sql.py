@@ -3,6 +3,7 @@
 import json
 import random
 import sqlite3
+import threading
 import time
 from collections import Counter
 
@@ -16,6 +17,7 @@ from guerdon.algebra import spec
 from guerdon.core.errors import Abstain
 from guerdon.core.rollouts import Rollouts
 from guerdon.rewards import sql
+from guerdon.rewards.sql.databases import Alarm
 from guerdon.rewards.sql.reading import ordered, query_in
 from guerdon.rewards.sql.results import difference
 
@@ -125,6 +127,56 @@ def test_a_query_that_never_ends_is_ended_and_the_next_one_is_not(system):
     assert score(GOLD, system=system, seconds=0.2)[0] == 1.0
 
 
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_query_with_less_time_than_those_before_is_ended_in_its_own(system):
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    assert score(GOLD, system=system, seconds=60.0)[0] == 1.0
+    start = time.monotonic()
+    assert score(endless, system=system, seconds=0.2)[1]["reason"] == "takes more than 0.2 s"
+    assert time.monotonic() - start < 5
+
+
+def test_an_alarm_goes_off_once_a_query_is_late_and_only_then():
+    stopped = threading.Event()
+    alarm = Alarm(stopped.set)
+    alarm.set(1.0)
+    thread = alarm._thread
+    alarm.unset()
+    thread.join(5)
+    assert (thread.is_alive(), stopped.is_set(), alarm.late) == (False, False, False)
+    alarm.set(60.0)
+    alarm.set(0.05)
+    assert stopped.wait(5)
+    assert alarm.late
+    alarm.set(60.0)
+    assert not alarm.late
+    thread = alarm._thread
+    alarm.end()
+    assert not thread.is_alive()
+
+
+def test_duckdb_reads_on_after_a_query_that_failed_as_it_ran():
+    for wrong in ("SELECT CAST(name AS INTEGER) FROM u", "SELECT error('no')"):
+        assert score(wrong, system="duckdb")[1]["reason"]
+        assert score(GOLD, system="duckdb")[0] == 1.0
+
+
+def test_a_sequence_of_duckdb_does_not_move():
+    database = {"schema": "CREATE SEQUENCE s; CREATE TABLE t (a INTEGER); INSERT INTO t VALUES (1);"}
+    assert score("SELECT nextval('s')", "SELECT a FROM t", database, system="duckdb")[0] == 0.0
+    assert score("SELECT 1", "SELECT a FROM t", database, system="duckdb")[0] == 1.0
+
+
+def test_the_row_that_is_wrong_is_the_one_that_is_shown():
+    rows = [(1,), (2,), (3,)]
+    assert difference(rows, iter([[(2,)], [(1,), (2,)]]), ordered=False) == "has a row too often: (2,)"
+    assert difference(rows, iter([[(2,)], [(1,), (4,)]]), ordered=False) == "has a row that is not expected: (4,)"
+    twice = [*rows, (3,)]
+    assert difference(twice, iter([[(3,), (2,), (3,), (3,)]]), ordered=False) == "has a row too often: (3,)"
+    assert difference(twice, iter([[(3,), (2,), (4,)]]), ordered=False) == "has a row that is not expected: (4,)"
+    assert difference(twice, iter([[(3,), (3,)]]), ordered=False) == "lacks 2 rows"
+
+
 def test_no_more_is_fetched_than_it_takes_to_see_a_difference():
     endless = "WITH RECURSIVE n(i) AS (SELECT 7 UNION ALL SELECT 7 FROM n) SELECT i FROM n"
     assert score(endless, seconds=60.0)[1]["reason"] == "has a row that is not expected: (7,)"
@@ -175,6 +227,24 @@ def test_sums_may_differ_by_their_order():
     assert score(other, gold, tolerance=1e-9)[0] == 1.0
     assert score("SELECT 2 UNION ALL SELECT 0.61", gold, tolerance=1e-9)[0] == 0.0
     assert score("SELECT 3 UNION ALL SELECT 0.6", gold, tolerance=0.1)[0] == 0.0
+
+
+def test_numbers_near_0_may_differ_by_the_tolerance_itself():
+    for value, expected in ((9e-7, None), (2e-6, "has (2e-06,) where (0.0,) is expected")):
+        assert difference([(0.0,)], iter([[(value,)]]), ordered=False, tolerance=1e-6) == expected
+
+
+def test_rows_that_are_nearly_the_same_are_told_apart_by_what_is_exact():
+    rows, others = [(1.0, "b"), (1.0 + 1e-9, "a")], [(1.0, "a"), (1.0 + 1e-9, "b")]
+    assert difference(rows, iter([others]), ordered=False, tolerance=1e-6) is None
+    assert "is expected" in difference(rows, iter([others]), ordered=True, tolerance=1e-6)
+
+
+def test_nearly_the_same_is_not_asked_of_a_result_that_never_ends():
+    asked = []
+    pieces = ([(1.0,)] for k in range(100) if asked.append(k) is None)
+    assert difference([(1.0 + 1e-9,)], pieces, ordered=False, tolerance=1e-6) == "has too many rows, or too long ones"
+    assert len(asked) == 2
 
 
 def test_a_database_may_be_json_and_its_rows_records():
@@ -236,6 +306,7 @@ def test_the_query_of_a_reply(completion, query):
         (GOLD, 1.0),
         ("SELECT x.A FROM T AS x WHERE x.B>5", 1.0),  # table t, columns a and b, whatever they are called here
         ("SELECT a FROM t", 2 / 3),
+        ("SELECT a AS a FROM t", 2 / 3),  # named as what it stands for
         ("SELECT a, name FROM t JOIN u USING (a) WHERE b>1", 3 / 5),
         ("WITH w AS (SELECT a FROM t WHERE b>1) SELECT a FROM w", 1.0),
         ("SELECT count(a) AS n FROM t WHERE b>1 ORDER BY n", 1.0),
@@ -275,6 +346,7 @@ def test_ngrams_are_the_overlap_of_sets_of_pairs_of_words(query, expected):
         ("WITH x AS (SELECT 1) SELECT * FROM x UNION SELECT 2", 1.0),
         ("-- all\nSELECT *\nFROM t", 1.0),
         ("SELECT a FROM t WHERE", 0.0),
+        ("SELECT FROM t", 0.0),
         ("SELECT (a FROM t", 0.0),
         ("SELECT 1; SELECT 2", 0.0),
         ("DELETE FROM t", 0.0),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from guerdon import Rollouts
 from guerdon.credit import group_relative, returns
 from guerdon.objectives import policy_gradient
 from guerdon.rewards import recorded, views
@@ -62,7 +63,8 @@ def test_what_cannot_be_rendered_has_the_lowest_score():
 
 def test_a_scorer_that_leaves_views_out_makes_all_abstain():
     part = views.pooled(scorer=lambda seen: seen[:-1])
-    assert part(["?"] * 2, [""] * 2, views=[[0.1, 0.2], [0.3]]) == [None, None]
+    scores = part.score(Rollouts(["?"] * 2, [""] * 2, {"views": [[0.1, 0.2], [0.3]]}))
+    assert scores.reasons == dict.fromkeys(range(2), "the scorer gave 2 numbers for 3 views")
 
 
 def test_mme_3dr_classes_count_by_their_shares_and_all_of_them():

@@ -126,6 +126,19 @@ def test_one_green_token_again_and_again_counts_once_if_it_is_to():
     assert once.details["z"][1] == every.details["z"][1]
 
 
+def test_a_token_is_new_where_it_counts_for_the_first_time():
+    """5 stands first where nothing else could: only its second place counts, beside that of 6."""
+    entropy = [[0.0, 2.0, 2.0, 2.0]]
+    found = detected([[5, 5, 6, 5]], [[5]], entropy, lead=0, threshold=1.0, count="distinct")
+    assert (found.read(np.nan)[0], found.details["positions"]) == (0.5, [2])
+
+
+def test_a_list_names_no_token_beyond_its_vocabulary():
+    found = detected([[0, 3]] * 2, [[3], [4]], vocabulary=4)
+    assert found.read(np.nan)[0] == 0.5
+    assert found.reasons == {1: "green names token 4 of a vocabulary of 4"}
+
+
 def test_missing_attack_scores_abstain_or_get_the_mean_of_the_group():
     columns = {
         "marked": [0.7, 0.8, 0.9],
@@ -145,6 +158,8 @@ def test_missing_attack_scores_abstain_or_get_the_mean_of_the_group():
     np.testing.assert_allclose(filled.read(math.nan), by_hand(rows), atol=1e-6)
     none = paid(marked=[0.5, 0.6], original=[0.5] * 2, paraphrased=[None] * 2, spoofed=[None] * 2, missing="mean")
     assert none.details["robustness"] == [0.0, 0.0]
+    short = paid(**{**columns, "spoofed": [[0.5, 0.3], [0.5], [0.1, 0.7]]})
+    assert short.reasons[1] == "1 spoofs, where others have 2"
     judged = paid(**{**columns, "quality": [None, 1.0, 1.0]}, missing="mean")
     assert judged.reasons == {0: "quality is no finite number"}
 
@@ -270,6 +285,12 @@ def test_rl_watermark_bias_scales_the_logits_of_green_tokens_where_the_gate_is_o
     for options, message in [({"delta": -1.0}, "delta"), ({"how": "both"}, "how is")]:
         with pytest.raises(ValueError, match=message):
             biased(logits, green, **options)
+
+
+def test_rl_watermark_a_token_that_cannot_come_has_no_slope_and_is_no_nan():
+    green = torch.ones(1, 3, requires_grad=True)
+    biased(torch.tensor([[2.0, -1.0, -math.inf]]), green, delta=0.5)[:, :2].sum().backward()
+    np.testing.assert_allclose(green.grad, [[1.0, -0.5, 0.0]])
 
 
 def test_rl_watermark_from_vectors_to_an_update():

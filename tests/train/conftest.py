@@ -1,11 +1,15 @@
-"""A recipe so small that a step takes a moment."""
+"""A recipe so small that a step takes a moment; that of a denoising policy is in `painting`, imported by name."""
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guerdon.train import recipe as recipes
+
+sys.path.append(str(Path(__file__).parent))
 
 TINY: dict[str, Any] = {
     "name": "tiny",

@@ -25,8 +25,8 @@ from guerdon.credit import (
     window_credit,
 )
 from guerdon.rewards import text
+from guerdon.train import chains, language, presets
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train import crediting, language, presets
 from guerdon.train.learning import learn
 from guerdon.train.policy import build
 from guerdon.train.recipe import Recipe
@@ -83,7 +83,7 @@ def pure_by_hand(rows, values, lengths, groups, left_out=()):
 
 @pytest.mark.parametrize("without", [(), (2,)])
 def test_pure_is_its_equation_and_its_steps_reach_to_the_end_of_the_sequence(without):
-    found = credited(presets.pure, BATCH, of_steps(ROWS, VALUES, without=without))
+    found = credited(presets.load("pure", kl={"coefficient": 0}), BATCH, of_steps(ROWS, VALUES, without=without))
     lengths, groups = [5, 3, 4, 4, 3], [0, 0, 0, 1, 1]
     expected = np.zeros((5, 6))
     for i, row in enumerate(pure_by_hand(ROWS, VALUES, lengths, groups, without)):
@@ -227,7 +227,7 @@ def test_an_abstention_is_no_advantage_also_where_a_part_knows_no_mask():
         (
             redistribute,
             "rollout",
-            "credit.redistribute reads 'importance', which the loop does not have; it has: groups, ids,",
+            "credit.redistribute reads 'importance', which the loop does not have; it has: baseline_rows, branches,",
         ),
         (window_credit, "step", "credit.window_credit is not a part of a method's credit"),
         (returns, "rollout", "credit.returns takes one value per step or token and is given one per rollout: put"),
@@ -240,7 +240,7 @@ def test_an_abstention_is_no_advantage_also_where_a_part_knows_no_mask():
 )
 def test_a_credit_that_cannot_be_computed_is_said_before_any_work(credit, per, message):
     with pytest.raises(RecipeError, match=message.replace("(", r"\(")):
-        crediting.check(replace(presets.grpo, credit=credit), text.length() if per == "rollout" else Halves())
+        chains.check(replace(presets.grpo, credit=credit), text.length() if per == "rollout" else Halves())
 
 
 def test_a_credit_that_can_be_computed_passes():
@@ -254,7 +254,7 @@ def test_a_credit_that_can_be_computed_passes():
         ((tree_rewards, fork_relative), "rollout"),
         (smooth, "step"),
     ]:
-        crediting.check(replace(presets.grpo, credit=credit), text.length() if per == "rollout" else Halves())
+        chains.check(replace(presets.grpo, credit=credit), text.length() if per == "rollout" else Halves())
 
 
 def test_a_recipe_is_checked_against_the_level_of_its_reward(tiny):
@@ -345,8 +345,7 @@ def pure_of(data):
             number = int(data.ids[i, t])
             if number >= 3:  # 0 to 2 are special, and no character of the text
                 text += "0123456789+-=;# "[number - 3]
-            if text:
-                at.append((t, (len(text) - 1) // 2))
+            at.append((t, (len(text) - 1) // 2))  # −1 before the first step: what follows is all of them
         pieces = [text[k : k + 2] for k in range(0, len(text), 2)]
         scored = bool(pieces) and "9" not in text
         assert bool(data.mask[i].any()) == scored
@@ -364,7 +363,7 @@ def pure_of(data):
         }
         rate = sum(sum(weighed[j]) for j in others) / sum(sum(sizes[j]) for j in others)
         for t, k in where_[i]:
-            found[i, t] = sum(weighed[i][k:]) - rate * sum(sizes[i][k:])
+            found[i, t] = sum(weighed[i][max(k, 0) :]) - rate * sum(sizes[i][max(k, 0) :])
     return found
 
 
@@ -476,11 +475,12 @@ def test_what_a_filter_keeps_comes_first(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        ({"filter": "data.varied"}, "a filter chooses among the prompts that dynamic sampling draws"),
+        ({"filter": {"part": "data.consistent", "count": 2, "process": "steps"}}, "the reward has no part 'steps'"),
+        ({"pace": 8}, "pace is the most prompts of a round of dynamic sampling"),
         ({"dynamic": True, "filter": "data.varies"}, "method.sampling.filter: there is no part 'data.varies'"),
         ({"dynamic": True, "filter": {"part": "data.within", "hi": 1}}, r"method.sampling.filter.hi"),
     ],
-    ids=["alone", "unknown", "option"],
+    ids=["part", "pace", "unknown", "option"],
 )
 def test_a_filter_that_cannot_be_is_said_before_any_work(tiny, sampling, message):
     with pytest.raises(RecipeError, match=message):

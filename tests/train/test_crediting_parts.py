@@ -27,7 +27,7 @@ from guerdon.credit import (
     tree_rewards,
     whiten,
 )
-from guerdon.train import crediting, presets
+from guerdon.train import chains, presets
 from guerdon.train.method import KL, Sum
 from guerdon.train.scoring import credited
 
@@ -407,36 +407,36 @@ SUM = Sum({"outcome": group_relative, "process": (group_relative, returns)})
 )
 def test_a_credit_by_parts_that_cannot_be_computed_is_said_before_any_work(changes, message):
     with pytest.raises(RecipeError, match=message):
-        crediting.check(replace(presets.grpo, **{"kl": KL(), **changes}), REWARD)
+        chains.check(replace(presets.grpo, **{"kl": KL(), **changes}), REWARD)
 
 
 def test_a_part_beside_is_checked_against_its_level():
     wrong = whole().named("importance") + whole().named("outcome")
     with pytest.raises(RecipeError, match="reads 'importance' as one value per step; the reward gives one per rollout"):
-        crediting.check(replace(presets.grpo, credit=Sum({"outcome": redistribute})), wrong)
+        chains.check(replace(presets.grpo, credit=Sum({"outcome": redistribute})), wrong)
     right = whole().named("outcome") + reduce(steps().named("importance"), "sum")
     for rest in [(), (partial_of(spread, place="last"), returns)]:
-        crediting.check(replace(presets.grpo, credit=(Sum({"outcome": redistribute}), *rest[1:])), right)
-        crediting.check(replace(presets.grpo, credit=(redistribute, *rest)), right)
+        chains.check(replace(presets.grpo, credit=(Sum({"outcome": redistribute}), *rest[1:])), right)
+        chains.check(replace(presets.grpo, credit=(redistribute, *rest)), right)
 
 
 def test_a_kl_in_the_reward_needs_one_part_of_rollouts():
     in_reward = KL(0.1, place="reward")
-    crediting.check(replace(presets.grpo, credit=SUM, kl=in_reward), REWARD)
+    chains.check(replace(presets.grpo, credit=SUM, kl=in_reward), REWARD)
     with pytest.raises(RecipeError, match=r"method\.kl\.place: .* credit reads none; put it in the loss"):
-        crediting.check(replace(presets.grpo, credit=Sum({"process": returns}), kl=in_reward), REWARD)
+        chains.check(replace(presets.grpo, credit=Sum({"process": returns}), kl=in_reward), REWARD)
     two = whole().named("outcome") + whole().named("form")
     both = Sum({"outcome": group_relative, "form": group_relative})
     with pytest.raises(RecipeError, match="credit reads outcome, form; put it in the loss"):
-        crediting.check(replace(presets.grpo, credit=both, kl=in_reward), two)
+        chains.check(replace(presets.grpo, credit=both, kl=in_reward), two)
 
 
 def test_presets_by_parts_fit_the_rewards_they_are_for():
     steps_named = {"prime": "process", "istar": "process", "igpo": "potentials", "spae": "potentials"}
     for name, part in steps_named.items():
-        crediting.check(presets.load(name), whole().named("outcome") + 0.0 * reduce(steps().named(part), "sum"))
+        chains.check(presets.load(name), whole().named("outcome") + 0.0 * reduce(steps().named(part), "sum"))
         with pytest.raises(RecipeError, match="credit"):
-            crediting.check(presets.load(name), whole().named("outcome"))
+            chains.check(presets.load(name), whole().named("outcome"))
 
 
 def test_a_sum_is_written_by_the_names_of_parts():
@@ -485,7 +485,7 @@ def test_prime_as_the_docs_write_it_is_the_preset():
         )
         == presets.prime
     )
-    crediting.check(presets.prime, spec.load(recipe["reward"]))
+    chains.check(presets.prime, spec.load(recipe["reward"]))
 
 
 def test_a_sum_of_nothing_is_no_credit():

@@ -120,7 +120,7 @@ def test_vl_dac_head_is_linear_relu_linear_on_detached_states(tiny):
     hidden = states(policy, *inputs(data)).detach()
     expected = (torch.relu(hidden @ a.T + b) @ c.T + d)[..., 0]
     torch.testing.assert_close(critic.values(*inputs(data)), torch.where(data.attended, expected, 0.0))
-    critic.backward(data, data, last=True)
+    critic.backward(data, data)
     assert all(p.grad is None for p in policy.parameters())
 
 
@@ -133,7 +133,7 @@ def test_the_critic_follows_the_gradient_of_its_loss_however_rows_are_cut(tiny, 
         critic = critic_of(CriticConfig(hidden=(8,), clip=clip, learning_rate=0.05), policy)
         before = {name: value.clone() for name, value in critic.state_dict()["weights"].items()}
         for at in range(0, 3, micro):
-            critic.backward(data.select(slice(at, at + micro)), data, last=at + micro == 3)
+            critic.backward(data.select(slice(at, at + micro)), data)
         critic.update()
         after = critic.state_dict()["weights"]
         steps.append({name: after[name] - before[name] for name in before})

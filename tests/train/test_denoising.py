@@ -3,68 +3,25 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from painting import TINY, brightness, job_of, metrics, tiny, weights
 
 from guerdon.algebra import reward
 from guerdon.core import Scores
 from guerdon.core.errors import RecipeError, RunExists, TooManyAbstentions
-from guerdon.engine import Engine
 from guerdon.objectives.denoising import sample
-from guerdon.train import checkpoint as checkpoints
-from guerdon.train import denoising, denoising_job
+from guerdon.train import denoising, denoising_job, denoising_scoring
 from guerdon.train import recipe as recipes
 from guerdon.train.denoiser import DenoiserConfig, build
-from guerdon.train.denoising import exploration, normals, train
+from guerdon.train.denoising import train
 from guerdon.train.denoising_recipe import DenoisingRecipe
+from guerdon.train.denoising_sampling import normals
 from guerdon.train.run import Run
 
 pytest.importorskip("diffusers")
-
-TINY: dict[str, Any] = {
-    "name": "tiny",
-    "denoiser": {"from_config": {"size": 4, "layers": 1, "width": 8, "heads": 2, "classes": 3}},
-    "sampling": {"steps": 4},
-    "reward": "image.compactness",
-    "method": {"preset": "flow_grpo", "sampling": {"group": 4}},
-    "batch": {"prompts": 3, "micro": 64},
-    "optimizer": {"learning_rate": 1e-2},
-    "evaluation": {"prompts": 12},
-    "keep": {"checkpoint_every": 1, "rollouts_every": 2, "rollouts": 8},
-    "steps": 2,
-    "threads": 1,
-    "device": "cpu",
-}
-CLOCKS = ("seconds", "steps_per_second")
-
-
-def merged(data, changes):
-    result = dict(data)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
-def tiny(**changes):
-    return recipes.from_data(merged(TINY, changes))
-
-
-def metrics(folder):
-    return [{k: v for k, v in record.items() if k not in CLOCKS} for record in Run(folder).metrics()]
-
-
-def weights(folder):
-    return checkpoints.latest(folder / "checkpoints")[0].weights
-
-
-@reward(range=(0, 1), lane="batch")
-def brightness(completion) -> list[float]:
-    return [float(np.asarray(picture).mean() / 255) for picture in completion]
 
 
 @reward(range=(0, 1), lane="batch")
@@ -155,18 +112,12 @@ def test_the_reward_of_brightness_makes_pictures_brighter(tmp_path, bright):
     assert summary["after"]["ci95"][0] > summary["before"]["ci95"][1]
 
 
-def job_of(recipe, folder):
-    engine = Engine()
-    run = Run.open(folder, recipe.data())
-    return denoising_job.prepare(recipe, Accelerator(cpu=True), engine, run, None, False), engine
-
-
 def test_the_first_gradient_is_that_of_the_definition(tmp_path, monkeypatch):
     """At ratio 1: −Σ A ∇ log N(x′; mean, std) / number of steps, with mean and std written out for a flow's SDE."""
     monkeypatch.setattr(DenoisingRecipe, "load_reward", lambda self, allow_import=False: first_bright())
     job, engine = job_of(tiny(method={"kl": {"coefficient": 0}}), tmp_path)
     with engine:
-        batch = denoising._sampled(job, 1)
+        batch = denoising.sampled(job, 1)
         rewards = np.array([np.asarray(p).mean() / 255 for p in batch.rollouts.completions]).reshape(3, 4)
         rewards[1:] = 0.5  # they teach nothing, and count all the same
         advantages = (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)
@@ -212,40 +163,24 @@ def test_a_penalty_holds_the_policy_where_it_was(tmp_path, bright):
     assert gone[100.0] < 0.5 * gone[0.0]
 
 
-def test_singular_sampling_noises_one_step_of_each_group(tmp_path, bright):
-    recipe = tiny(method={"preset": "g2rpo", "sampling": {"group": 4}}, sampling={"singular": True, "window": [1, 3]})
-    table = exploration(recipe, 0.7, 3, 4, step=1).reshape(3, 4, 4)
-    assert ((table > 0).sum(-1) == 1).all()
-    assert (table == table[:, :1]).all()
-    assert not table[..., [0, 3]].any()
-    job, engine = job_of(recipe, tmp_path)
-    with engine:
-        batch = denoising._sampled(job, 1)
-        states, where = batch.trajectory.states.reshape(3, 4, 5, -1), table[:, 0].argmax(-1)
-        for group, at in enumerate(where.tolist()):
-            assert (states[group, :, : at + 1] == states[group, :1, : at + 1]).all()
-            assert not torch.equal(states[group, 0, at + 1], states[group, 1, at + 1])
-        record = denoising._step(job)
-    assert record["grad_norm"] > 0
-
-
 def test_dense_credit_is_the_gain_of_each_step_and_telescopes(tmp_path, bright, monkeypatch):
-    compared, measured = [], denoising._measured
+    compared, measured = [], denoising_scoring.measured
     monkeypatch.setattr(
-        denoising,
-        "_measured",
+        denoising_scoring,
+        "measured",
         lambda job, made, *rest, **more: (compared.append(made), measured(job, made, *rest, **more))[1],
     )
     job, engine = job_of(tiny(method={"preset": "dense_grpo", "sampling": {"group": 4}}), tmp_path)
     with engine:
-        batch = denoising._sampled(job, 1)
-        scores, table, _ = denoising._scored(job, batch, denoising.Context(step=1))
+        batch = denoising.sampled(job, 1)
+        found = denoising.score(job, batch, denoising.Context(step=1))
+        scores, [table] = found.scores, found.views
         start = sample(
             job.denoiser, batch.trajectory.states[:, 0], batch.chain.deterministic(), condition=batch.condition
         )
         ode = [float(p.mean() / 255) for p in job.denoiser.decode(start.states[:, -1])]
     # A group's samples stand beside one another at the same step only.
-    assert (compared[-1].groups.reshape(3, 4, 4) == np.arange(3)[:, None, None] * 4 + np.arange(4)).all()
+    assert (compared[-1].groups.reshape(3, 4, 3) == np.arange(3)[:, None, None] * 3 + np.arange(3)).all()
     values = table.read(0.0)
     assert values.shape == (12, 5)
     np.testing.assert_allclose(values[:, 0], ode, atol=2e-3)  # a byte more or less, for the order of sums
@@ -261,9 +196,9 @@ def test_dense_credit_is_the_gain_of_each_step_and_telescopes(tmp_path, bright, 
 def test_samples_that_are_not_finite_abstain(tmp_path, bright):
     job, engine = job_of(tiny(), tmp_path)
     with engine:
-        batch = denoising._sampled(job, 1)
-        batch.trajectory.states[2, -1] = torch.nan
-        scores, _, _ = denoising._scored(job, batch, denoising.Context(step=1))
+        batch = denoising.sampled(job, 1)
+        batch.sound[2] = False
+        scores = denoising.score(job, batch, denoising.Context(step=1)).scores
     assert scores.reasons == {2: "the sample is not finite"}
     assert denoising.credited(job.method, batch.rollouts, scores)[2] == 0.0
 
@@ -291,12 +226,12 @@ def test_abstentions_are_counted_and_teach_nothing(tmp_path, monkeypatch):
 
 
 def test_noise_belongs_to_its_row_and_step():
-    whole = normals(6, (2, 3), seed=1, step=5)
-    torch.testing.assert_close(whole[:2], normals(2, (2, 3), seed=1, step=5), rtol=0, atol=0)
-    for other in (normals(6, (2, 3), seed=2, step=5), normals(6, (2, 3), seed=1, step=6)):
+    whole = normals(range(6), (2, 3), seed=1, step=5)
+    torch.testing.assert_close(whole[2:4], normals([2, 3], (2, 3), seed=1, step=5), rtol=0, atol=0)
+    for other in (normals(range(6), (2, 3), seed=2, step=5), normals(range(6), (2, 3), seed=1, step=6)):
         assert not torch.equal(whole, other)
     assert len({float(row[0, 0]) for row in whole}) == 6
-    many = normals(2000, (4,), seed=0, step=0)
+    many = normals(range(2000), (4,), seed=0, step=0)
     assert abs(float(many.mean())) < 0.03
     assert abs(float(many.std()) - 1) < 0.03
 
@@ -343,13 +278,12 @@ def test_mistakes_in_a_recipe_are_named_before_any_work(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampling": {"kind": "ddim"}}, "FlowMatchEulerDiscreteScheduler has flow_sde, dance and cps, got ddim"),
+        ({"sampling": {"kind": "ddim"}}, "FlowMatchEulerDiscreteScheduler has flow_sde, dance, cps, got ddim"),
         ({"denoiser": {"scheduler": {"shfit": 3.0}}}, "has no setting 'shfit': did you mean 'shift'"),
-        ({"denoiser": {"scheduler": {"use_dynamic_shifting": True}}}, "shift that depends on the size"),
         ({"sampling": {"kind": "cps", "a": 1.5}}, "a of cps must lie between 0 and 1"),
         ({"teach": {}}, "digits are"),
     ],
-    ids=["kind", "setting", "shift", "amount", "size"],
+    ids=["kind", "setting", "amount", "size"],
 )
 def test_mistakes_that_only_the_model_shows_are_named_before_any_step(tmp_path, changes, message):
     with pytest.raises(RecipeError, match=message):

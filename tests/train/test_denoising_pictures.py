@@ -12,7 +12,7 @@ import torch
 from guerdon.core import Rollouts
 from guerdon.rewards import image
 from guerdon.train.denoiser import DenoiserConfig, DenoiserShape, build
-from guerdon.train.denoising_recipe import DenoisingEvaluation, DenoisingRecipe, DenoisingSampling
+from guerdon.train.denoising_recipe import Calibration, DenoisingEvaluation, DenoisingRecipe, DenoisingSampling
 from guerdon.train.digits import DenoisingTeach, digits, teach
 from guerdon.train.pictures import data_url, diversity, nearest, sheet
 from guerdon.train.report.pictures import SHEETS, pictures
@@ -120,6 +120,7 @@ def test_teaching_lowers_the_loss_and_is_a_function_of_the_seed():
         ("`denoiser`", DenoiserConfig),
         ("`denoiser.from_config`", DenoiserShape),
         ("`sampling` of denoising", DenoisingSampling),
+        ("`sampling.calibration`", Calibration),
         ("`teach` of denoising", DenoisingTeach),
         ("`evaluation` of denoising", DenoisingEvaluation),
     ],

@@ -1,6 +1,7 @@
 """Pipelines of `diffusers`, tiny and with random weights: what is sampled is what they sample; it can be trained."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,6 +68,23 @@ def sd1(folder, scheduler=None):
     return pipeline
 
 
+def lcm(folder):
+    """SD-1 as a latent consistency model, which is told the guidance."""
+    one = sd1(folder)
+    torch.manual_seed(0)
+    pipeline = diffusers.LatentConsistencyModelPipeline(
+        vae=one.vae, tokenizer=one.tokenizer, text_encoder=one.text_encoder,
+        unet=diffusers.UNet2DConditionModel.from_config(one.unet.config, time_cond_proj_dim=8),
+        scheduler=diffusers.LCMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", original_inference_steps=50,
+            timestep_scaling=0.002,  # so that the clean sample is in part the sample itself
+        ),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder / "model")
+    return pipeline
+
+
 def sd3(folder):
     from transformers import CLIPTextModelWithProjection
 
@@ -82,6 +100,56 @@ def sd3(folder):
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), vae=vae(4),
         text_encoder=encoders[0], tokenizer=tokenizer, text_encoder_2=encoders[1], tokenizer_2=tokenizer,
         text_encoder_3=None, tokenizer_3=None,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder / "model")
+    return pipeline
+
+
+def sdxl(folder):
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    tokenizer = clip_tokenizer(folder)
+    torch.manual_seed(0)
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        vae=vae(4), tokenizer=tokenizer, tokenizer_2=tokenizer,
+        text_encoder=CLIPTextModel(clip_config(tokenizer)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(clip_config(tokenizer, projection_dim=8)).eval(),
+        unet=diffusers.UNet2DConditionModel(
+            sample_size=8, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=16, norm_num_groups=4,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=4,
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), addition_embed_type="text_time",
+            addition_time_embed_dim=4, projection_class_embeddings_input_dim=6 * 4 + 8,
+        ),
+        scheduler=diffusers.DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+            set_alpha_to_one=False, steps_offset=1,
+        ),
+        force_zeros_for_empty_prompt=True,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder / "model")
+    return pipeline
+
+
+def flux(folder, *, distilled=True):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    tokenizer = clip_tokenizer(folder)
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["<pad>", "<unk>", *WORDS[:5]])}, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    torch.manual_seed(0)
+    pipeline = diffusers.FluxPipeline(
+        transformer=diffusers.FluxTransformer2DModel(
+            patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=8, pooled_projection_dim=8, guidance_embeds=distilled,
+            axes_dims_rope=(4, 4, 8),
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=vae(4),
+        text_encoder=CLIPTextModel(clip_config(tokenizer)).eval(), tokenizer=tokenizer,
+        text_encoder_2=T5EncoderModel(
+            T5Config(vocab_size=7, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, tie_word_embeddings=False)
+        ).eval(),
+        tokenizer_2=PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>"),
     )  # fmt: skip
     pipeline.save_pretrained(folder / "model")
     return pipeline
@@ -109,26 +177,85 @@ def recipe_of(folder, **changes):
     )
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sd3"])
+PIPELINES = {"sd1": sd1, "sdxl": sdxl, "sd3": sd3, "flux": flux}
+
+
+def packed(latents):
+    n, c, h, w = latents.shape
+    return diffusers.FluxPipeline._pack_latents(latents, n, c, h, w)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3", "flux", "flux-undistilled"])
 def test_without_noise_a_chain_is_what_the_pipeline_samples(tmp_path, kind):
-    pipeline = {"sd1": sd1, "sd3": sd3}[kind](tmp_path)
+    family, _, undistilled = kind.partition("-")
+    pipeline = PIPELINES[family](tmp_path, **({"distilled": False} if undistilled else {}))
+    pipeline.set_progress_bar_config(disable=True)
+    denoiser = build(DenoiserConfig(path=str(tmp_path / "model"), size=8 if family == "flux" else None), 0)
+    assert denoiser.size == (4, 8, 8)
+    denoiser.guidance = 3.0
+    noise = torch.randn(2, *denoiser.size, generator=torch.Generator().manual_seed(0))
+    side = 8 * pipeline.vae_scale_factor
+    given = {"prompt": PROMPTS[:2], "output_type": "latent", "height": side, "width": side, "num_inference_steps": 4}
+    if family == "flux":
+        given |= {"latents": packed(noise.clone())}
+        given |= {"negative_prompt": [""] * 2, "true_cfg_scale": 3.0} if undistilled else {"guidance_scale": 3.0}
+    else:
+        # With no negative prompt at all XL has zeros in its place, where its pipeline says so.
+        negative = {} if family == "sdxl" else {"negative_prompt": [""] * 2}
+        given |= {"latents": noise.clone(), "guidance_scale": 3.0, **negative}
+    if family == "sd3":
+        given |= {"sigmas": [1, 0.75, 0.5, 0.25]}
+    expected = pipeline(**given).images
+    chain = denoiser.chain(4).deterministic()
+    found = sample(denoiser, noise, chain, condition=denoiser.encode(PROMPTS[:2])).states[:, -1]
+    torch.testing.assert_close(packed(found) if family == "flux" else found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_consistency_chain_is_what_its_pipeline_samples(tmp_path):
+    pipeline = lcm(tmp_path)
     pipeline.set_progress_bar_config(disable=True)
     denoiser = build(DenoiserConfig(path=str(tmp_path / "model")), 0)
     denoiser.guidance = 3.0
-    noise = torch.randn(2, *denoiser.size, generator=torch.Generator().manual_seed(0))
-    given = {"prompt": PROMPTS[:2], "negative_prompt": [""] * 2, "guidance_scale": 3.0, "output_type": "latent"}
-    given |= {"height": 8, "width": 8, "latents": noise.clone()}
-    extra = {"num_inference_steps": 4} if kind == "sd1" else {"num_inference_steps": 4, "sigmas": [1, 0.75, 0.5, 0.25]}
-    expected = pipeline(**given, **extra).images
-    chain = denoiser.chain(4).deterministic()
-    found = sample(denoiser, noise, chain, condition=denoiser.encode(PROMPTS[:2])).states[:, -1]
+    noise, draws = (
+        torch.randn(2, *more, generator=torch.Generator().manual_seed(3)) for more in ((4, 8, 8), (3, 4, 8, 8))
+    )
+    generator = torch.Generator().manual_seed(4)
+    expected = pipeline(
+        prompt=PROMPTS[:2], latents=noise.clone(), guidance_scale=3.0, num_inference_steps=3, height=8, width=8,
+        generator=generator, output_type="latent",
+    ).images  # fmt: skip
+    generator.manual_seed(4)
+    draws[:, :2] = torch.stack([torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2)], 1)
+    chain = denoiser.chain(3)
+    assert (chain.kind, (chain.std > 0).tolist()) == ("consistency", [True, True, False])
+    found = sample(denoiser, noise, chain, condition=denoiser.encode(PROMPTS[:2]), draws=draws).states[:, -1]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sd3"])
+def test_rlcm_trains_a_consistency_model_and_refuses_other_noise(tmp_path):
+    lcm(tmp_path)
+    method = {"preset": "rlcm", "sampling": {"group": 3}}
+    summary = train(recipe_of(tmp_path, method=method), tmp_path / "run")
+    assert summary["abstained"] == 0.0
+    [record] = Run(tmp_path / "run").metrics()
+    assert record["grad_norm"] > 0
+    with pytest.raises(RecipeError, match="the noise of a consistency model is its own"):
+        train(recipe_of(tmp_path, method=method, sampling={"steps": 3, "window": [0, 1]}), tmp_path / "other")
+
+
+def test_flux_refuses_a_size_that_it_cannot_pack(tmp_path):
+    flux(tmp_path)
+    with pytest.raises(RecipeError, match="two by two, got 7"):
+        build(DenoiserConfig(path=str(tmp_path / "model"), size=7), 0)
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
 def test_adapters_of_a_pipeline_are_trained_and_the_rest_is_not(tmp_path, kind):
-    pipeline = {"sd1": sd1, "sd3": sd3}[kind](tmp_path)
-    summary = train(recipe_of(tmp_path), tmp_path / "run")
+    pipeline = PIPELINES[kind](tmp_path)
+    recipe = recipe_of(tmp_path)
+    if kind == "flux":
+        recipe = replace(recipe, denoiser=replace(recipe.denoiser, size=8))
+    summary = train(recipe, tmp_path / "run")
     assert summary["abstained"] == 0.0
     from guerdon.train import checkpoint as checkpoints
 

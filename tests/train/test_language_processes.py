@@ -1,5 +1,6 @@
-"""The loop in processes of its own: killed and resumed, and two at a time."""
+"""Loops in processes of their own: killed and resumed, and two at a time."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import torch
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train.run import Run
 
-CLOCKS = ("seconds", "tokens_per_second")
+CLOCKS = ("seconds", "tokens_per_second", "steps_per_second")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -55,19 +56,53 @@ def test_a_run_killed_with_sigkill_ends_bit_for_bit_where_an_uninterrupted_one_d
 
 @pytest.mark.processes
 def test_two_processes_follow_the_run_of_one(tiny_file, tmp_path):
-    recipe = tiny_file(steps=4, method={"preset": "dr_grpo", "kl": {"coefficient": 0.05}}, optimizer={"eps": 1.0})
-    one = guerdon("train", recipe, "--folder", "one", cwd=tmp_path)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "guerdon"]
+    """Of either kind of policy: both loops run in one start of two processes."""
+    writing = tiny_file(steps=4, method={"preset": "dr_grpo", "kl": {"coefficient": 0.05}}, optimizer={"eps": 1.0})
+    painting = tmp_path / "painting.yaml"
+    painting.write_text(json.dumps(PAINTING))
+    script = tmp_path / "both.py"
+    script.write_text(BOTH)
+    one = subprocess.Popen([sys.executable, str(script), "one", writing, painting], cwd=tmp_path, env=ENVIRONMENT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     two = subprocess.run(
-        [*torchrun, "train", str(recipe), "--folder", "two"],
+        [*torchrun, str(script), "two", writing, painting],
         cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=55,
     )  # fmt: skip
     assert two.returncode == 0, two.stderr
     assert one.wait(timeout=50) == 0
-    assert Run(tmp_path / "two").summary["processes"] == 2
-    assert Run(tmp_path / "one").summary["processes"] == 1
-    for alone, together in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
-        assert alone.keys() == together.keys()
-        for name in ("loss", "grad_norm", "reward", "length", "kl", "entropy"):
-            assert together[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-6), name
-    assert two.stdout.count("95 % interval") == 1
+    for kind in ("writing", "painting"):
+        alone, together = (Run(tmp_path / f"{folder}-{kind}") for folder in ("one", "two"))
+        assert (alone.summary["processes"], together.summary["processes"]) == (1, 2)
+        for mine, ours in zip(metrics(alone.folder), metrics(together.folder), strict=True):
+            assert mine.keys() == ours.keys()
+            for name in {"loss", "grad_norm", "reward", "length", "kl", "entropy", "vendi", "no_signal"} & mine.keys():
+                assert ours[name] == pytest.approx(mine[name], rel=1e-4, abs=1e-6), (kind, name)
+        ends = [checkpoints.latest(run.folder / "checkpoints")[0] for run in (alone, together)]
+        for name, value in ends[0].weights.items():
+            torch.testing.assert_close(ends[1].weights[name], value, rtol=1e-4, atol=1e-5)
+        assert together.summary["after"]["ci95"] == pytest.approx(alone.summary["after"]["ci95"], abs=1e-3)
+    assert two.stdout.count("95 % interval") == 2
+
+
+# Groups whose pictures differ, potentials of every step, branches and noise that follows them; several updates.
+PAINTING = {
+    "name": "painting",
+    "denoiser": {"from_config": {"size": 4, "layers": 1, "width": 8, "heads": 2, "classes": 3}},
+    "sampling": {"steps": 4, "calibration": {}, "branches": 2, "interval": [2, 4]},
+    "reward": "image.compactness",
+    "method": {"preset": "dense_grpo", "sampling": {"group": 4}},
+    "batch": {"prompts": 4, "micro": 5, "passes": 2, "minibatches": 2},
+    "optimizer": {"learning_rate": 1e-2, "eps": 1.0},
+    "evaluation": {"prompts": 9},
+    "steps": 3,
+    "threads": 1,
+    "device": "cpu",
+}
+BOTH = """
+import sys
+from guerdon.cli import app
+
+folder, *recipes = sys.argv[1:]
+for recipe, kind in zip(recipes, ("writing", "painting"), strict=True):
+    app(["train", recipe, "--folder", f"{folder}-{kind}"], standalone_mode=False)
+"""

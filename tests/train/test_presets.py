@@ -12,8 +12,8 @@ from guerdon.train.method import KL, Method, Sampling, options
 
 NAMES = ["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "luspo", "cispo", "sapo", "reinforce", "rloo"]
 NAMES += ["w_reinforce", "psr", "nsr", "grpo_n", "gspo_n", "wgrpo", "tempo", "pure", "dler"]
-NAMES += ["prime", "istar", "igpo", "spae"]
-NAMES += ["real", "drpo", "opd", "exopd", "aligndistil", "rl_plus", "ppo", "vl_dac"]
+NAMES += ["prime", "istar", "igpo", "spae", "vsrm", "rlfr", "mrt", "prof", "pf_ppo"]
+NAMES += ["real", "drpo", "opd", "exopd", "aligndistil", "rl_plus", "gflownet_tb", "b_coder", "ppo", "vl_dac"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,7 +47,15 @@ def test_a_dump_names_parts_and_writes_defaults_out():
             "length": None,
         },
         "kl": {"coefficient": 0.0, "kind": "k3", "place": "loss", "corrected": False},
-        "sampling": {"group": 16, "dynamic": True, "rounds": 10, "filter": None, "external": None},
+        "sampling": {
+            "group": 16,
+            "dynamic": True,
+            "rounds": 10,
+            "pace": None,
+            "filter": None,
+            "begin": None,
+            "external": None,
+        },
         "shaping": [{"part": "shaping.overlong", "limit": 20480, "buffer": 4096}],
         "reads": {},
         "constraint": None,

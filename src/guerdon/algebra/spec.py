@@ -136,7 +136,7 @@ class _Loader:
             raise SpecError(f"{where}: {name!r} is not a reward")
         _known(data, factory.option_names, name, where)
         options = {
-            key: coerce(value, factory.annotations[key], f"{where}: {name}.{key}") for key, value in data.items()
+            key: self._option(value, factory.annotations[key], f"{where}: {name}.{key}") for key, value in data.items()
         }
         return factory(**options)
 
@@ -160,7 +160,13 @@ class _Loader:
         hints = typing.get_type_hints(kind)
         options = [f.name for f in dataclasses.fields(kind) if f.init]
         _known(data, options, name, where)
-        return {key: coerce(value, hints[key], f"{where}: {name}.{key}") for key, value in data.items()}
+        return {key: self._option(value, hints[key], f"{where}: {name}.{key}") for key, value in data.items()}
+
+    def _option(self, value: Any, annotation: Any, where: str) -> Any:
+        """The value of an option; one that is a function, such as a judge, is named as parts are."""
+        if typing.get_origin(annotation) is Callable and isinstance(value, str):
+            return self._resolve(value, where)
+        return coerce(value, annotation, where)
 
     def _resolve(self, name: Any, where: str) -> Any:
         try:
@@ -371,6 +377,9 @@ def _importable(code: Any, name: str, part: Any) -> None:
 
 def _plain(value: Any, where: str) -> Any:
     """Options as YAML can hold them."""
+    if inspect.isfunction(value):
+        _importable(value, where, value)
+        return name_of(value)
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or type(value) in (bool, int, float, str):

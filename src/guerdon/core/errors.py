@@ -21,6 +21,10 @@ class LevelMismatch(GuerdonError, TypeError):
     """Scores of different levels (one per rollout, one per step) were combined without saying how."""
 
 
+class NotDifferentiable(GuerdonError, TypeError):
+    """A reward without a gradient was given to an objective that is nothing but the reward's gradient."""
+
+
 class NameClash(GuerdonError, ValueError):
     """Two different parts of one reward have the same name."""
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from guerdon.credit import rank
     from guerdon.credit.attribution import grounded_rewards, redistribute, renormalize, subgoal_bonus, subgoal_potential
     from guerdon.credit.budget import budget_relative, stretches
-    from guerdon.credit.completions import branch_extremes, granular_relative, turning_points
+    from guerdon.credit.completions import branch_extremes, granular_relative, turning_points, turning_steps
     from guerdon.credit.cuts import cut_at
     from guerdon.credit.decompose import fit_steps, latent_factors, sample_steps, sampled_loss, sum_loss
     from guerdon.credit.first_error import Spliced, diversity, leaks, locate, repairable, splice
@@ -84,6 +84,7 @@ __all__ = [
     "sum_loss",
     "tree_rewards",
     "turning_points",
+    "turning_steps",
     "unit_returns",
     "whiten",
     "window_credit",
@@ -138,6 +139,7 @@ _HOMES = {
     "sum_loss": "decompose",
     "tree_rewards": "forks",
     "turning_points": "completions",
+    "turning_steps": "completions",
     "unit_returns": "normalize",
     "whiten": "normalize",
     "window_credit": "windows",

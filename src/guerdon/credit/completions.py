@@ -7,6 +7,8 @@ the sample. What a step gained is `progress` of the table; the same numbers are 
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -14,15 +16,19 @@ from torch import Tensor
 from guerdon.credit.group import group_relative
 from guerdon.credit.potentials import progress
 
+Main = Literal["gain", "whole"]
+
 
 @torch.no_grad()
 def turning_points(
-    table: Float[Tensor, "n t1"],
-    final: Float[Tensor, "n"] | None = None,
+    table: Float[Tensor, "n s+1"],
     *,
-    mask: Bool[Tensor, "n t"] | None = None,
+    final: Float[Tensor, "n"] | None = None,
+    mask: Bool[Tensor, "n s"] | None = None,
     balance: bool = True,
-) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+    consistent: bool = True,
+    main: Main = "gain",
+) -> Float[Tensor, "n s"]:
     r"""Step gains, and where a step turns a trajectory its way, all that it led to.
 
         dₜ = Rₜ − Rₜ₋₁        rₜ = R_f − Rₜ₋₁ at a turning point,  dₜ elsewhere
@@ -32,29 +38,70 @@ def turning_points(
 
     A step gain says what a step did at once; what it made possible is paid to it too where it began a turn that the
     rest of the trajectory went on with. Since dₜ and R_f − Rₜ have one sign there, so has R_f − Rₜ₋₁: it is larger
-    than dₜ, never of another sign.
+    than dₜ, never of another sign. The release's configurations begin with `consistent=False` and `main="whole"`, its
+    scripts train with the defaults here.
 
     Args:
         table: rewards R₀ … R_T of completed states; any real unit.
         final: R_f, the reward of the sample itself; default: the last of the table. Then the last step never turns.
         mask: True where the step was stochastic and both its rewards are known; the others are not read.
         balance: keep as many turns for the better as for the worse in the batch, those with the largest rewards; the
-            others are paid their gain. With only one sign in the batch all are kept. 'Largest' is of R_f − Rₜ₋₁.
+            others are paid as if they did not turn. With only one sign in the batch all are kept. 'Largest' is of
+            what a turn alone is paid: R_f − Rₜ₋₁, or dₜ beside the whole.
+        consistent: what followed a turn went on its way. Without it a turn that was soon undone counts too, and may be
+            paid R_f − Rₜ₋₁ of another sign than its gain.
+        main: "gain": a step is paid dₜ, and R_f − Rₜ₋₁ in its place at a turn. "whole": every step is paid R_f − R₀,
+            as without step rewards, and dₜ more at a turn; a row whose R₀ or R_f is not finite is then paid 0.
 
     Returns:
-        One reward per step, 0 where masked, and which steps were paid as turning points.
+        One reward per step, 0 where masked.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit, or main is unknown.
 
     Source: TurningPoint-GRPO (arXiv 2602.06422; YunzeTong/TurningPoint-GRPO).
 
-    >>> rewards, turning = turning_points(torch.tensor([[0.5, 0.4, 0.6, 0.7]]), torch.tensor([0.75]))
-    >>> rewards, turning
-    (tensor([[-0.1000,  0.3500,  0.1000]]), tensor([[False,  True, False]]))
+    >>> turning_points(torch.tensor([[0.5, 0.4, 0.6, 0.7]]), final=torch.tensor([0.75]))
+    tensor([[-0.1000,  0.3500,  0.1000]])
     """
+    usual, at_turns, turning = _turns(table, final, mask, balance, consistent, main)
+    return torch.where(turning, at_turns, usual)
+
+
+@torch.no_grad()
+def turning_steps(
+    table: Float[Tensor, "n s+1"],
+    *,
+    final: Float[Tensor, "n"] | None = None,
+    mask: Bool[Tensor, "n s"] | None = None,
+    balance: bool = True,
+    consistent: bool = True,
+    main: Main = "gain",
+) -> Bool[Tensor, "n s"]:
+    """Which steps `turning_points` pays all that they led to.
+
+    Args:
+        table, final, mask, balance, consistent, main: as there.
+
+    Raises:
+        ValueError: if the shapes do not fit, or main is unknown.
+
+    Source: TurningPoint-GRPO (arXiv 2602.06422).
+
+    >>> turning_steps(torch.tensor([[0.5, 0.4, 0.6, 0.7]]), final=torch.tensor([0.75]))
+    tensor([[False,  True, False]])
+    """
+    return _turns(table, final, mask, balance, consistent, main)[2]
+
+
+def _turns(
+    table: Tensor, final: Tensor | None, mask: Tensor | None, balance: bool, consistent: bool, main: Main
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a step is paid if it does not turn, what if it does, and which steps turn."""
+    if main not in get_args(Main):
+        raise ValueError(f"main must be one of {', '.join(get_args(Main))}, got {main!r}")
     if table.ndim != 2 or table.shape[1] < 1:
-        raise ValueError(f"table must be (n, t+1), one reward per state, got {tuple(table.shape)}")
+        raise ValueError(f"table must be (n, s+1), one reward per state, got {tuple(table.shape)}")
     n, t = len(table), table.shape[1] - 1
     known = torch.ones(n, t, dtype=torch.bool, device=table.device) if mask is None else mask
     ended = table[:, -1] if final is None else final
@@ -65,14 +112,17 @@ def turning_points(
         )
     gains = progress(table, known)
     ahead = ended.detach().to(gains.dtype)[:, None] - table.detach().to(gains.dtype)  # R_f − Rₜ; NaN where not known
-    way = gains.sign()
-    onward = (way == ahead[:, 1:].sign()) & (way == ahead[:, :1].sign())
-    turned = torch.ones_like(known)
-    turned[:, 1:] = way[:, 1:] == -way[:, :-1]
-    turning = known & (way != 0) & onward & turned
-    if balance:
-        turning = _balanced(ahead[:, :-1], turning)
-    return torch.where(turning, ahead[:, :-1], gains), turning
+    way, whole = gains.sign(), ahead[:, :1]
+    turning = known & (way != 0) & (way == whole.sign())
+    turning[:, 1:] &= way[:, 1:] == -way[:, :-1]
+    if consistent:
+        turning &= way == ahead[:, 1:].sign()
+    usual, own, at_turns = gains, ahead[:, :-1], ahead[:, :-1]
+    if main == "whole":
+        usual, own = torch.where(known & whole.isfinite(), whole, 0.0), gains
+        at_turns = usual + own
+    turning &= own != 0
+    return usual, at_turns, _balanced(own, turning) if balance else turning
 
 
 @torch.no_grad()

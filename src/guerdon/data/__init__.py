@@ -1,7 +1,7 @@
 """Data: which prompts, rollouts and pairs are learned from, and who gets the next sample.
 
-A `Filter` is a frozen dataclass of options that says which groups of a batch count, and can be written as data.
-What selects is a pure function of arrays, and takes its randomness as `rng`.
+A `Filter` is a frozen dataclass of options that says which groups of a batch count, or which rollouts of them, and can
+be written as data. What selects is a pure function of arrays, and takes its randomness as `rng`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from guerdon.data.prefixes import PrefixValues, cut_prefixes, first_drop, prefix_values
     from guerdon.data.ranks import draw_rows, fidelity_by_filter, linear_fidelity, rank_weights
     from guerdon.data.repair import Mended, mend
+    from guerdon.data.rows import by_rank, consistent
     from guerdon.data.selection import answer_support, balanced, consistency, top_of_group
+    from guerdon.data.stages import Staged
 
 __all__ = [
     "Allocator",
@@ -60,11 +62,13 @@ __all__ = [
     "answer_support",
     "average_weights",
     "balanced",
+    "by_rank",
     "carry_over",
     "chain",
     "collapses",
     "configuration_bound",
     "consistency",
+    "consistent",
     "contrast_sets",
     "copied",
     "cut_prefixes",
@@ -126,11 +130,13 @@ _HOMES = {
     "answer_support": "selection",
     "average_weights": "merging",
     "balanced": "selection",
+    "by_rank": "rows",
     "carry_over": "curriculum",
     "chain": "filter",
     "collapses": "collapse",
     "configuration_bound": "allocation",
     "consistency": "selection",
+    "consistent": "rows",
     "contrast_sets": "contrast",
     "copied": "guidance",
     "cut_prefixes": "prefixes",

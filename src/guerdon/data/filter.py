@@ -19,7 +19,7 @@ from guerdon.core.scores import Scores
 
 
 class Filter:
-    """Which groups of a batch are worth learning from. Subclasses are frozen dataclasses of their options.
+    """Which groups of a batch are worth learning from, or which rollouts. Subclasses are frozen dataclasses of options.
 
     `keep` is pure: the same scores and context give the same answer. A filter that needs memory keeps it in `state`,
     changes it in `observe` only, which the training loop calls once per step with all that was sampled for it, and
@@ -38,12 +38,17 @@ class Filter:
         """The part's name."""
         return name_of(type(self))
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The named parts of the reward that it cannot do without."""
+        return ()
+
     def keep(self, scores: Scores, context: Context) -> Bool[np.ndarray[Any, Any], "g"]:
         """One answer per group of the context's rollouts, in rising order of the groups' numbers."""
         raise NotImplementedError
 
     def rows(self, scores: Scores, context: Context) -> Bool[np.ndarray[Any, Any], "n"]:
-        """The same answer for each rollout."""
+        """The same answer for each rollout; a filter of rollouts leaves some of a group out."""
         _, index = np.unique(context.require_rollouts().groups, return_inverse=True)
         return np.asarray(self.keep(scores, context)[index], bool)
 
@@ -77,12 +82,18 @@ class chain(Filter):
 
     filters: tuple[Filter, ...] = ()
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(name for one in self.filters for name in one.needs)
+
     def keep(self, scores: Scores, context: Context) -> Bool[np.ndarray[Any, Any], "g"]:
+        return groups_of(self.rows(scores, context), context)
+
+    def rows(self, scores: Scores, context: Context) -> Bool[np.ndarray[Any, Any], "n"]:
         _, index = np.unique(context.require_rollouts().groups, return_inverse=True)
-        kept = np.zeros(int(index.max(initial=-1)) + 1, bool)
-        kept[index[_scored(scores)]] = True
+        kept = groups_of(_scored(scores), context)[index]
         for one in self.filters:
-            kept = kept & one.keep(scores.restrict(kept[index]), context)
+            kept = kept & one.rows(scores.restrict(kept), context)
         return kept
 
     def observe(self, scores: Scores, context: Context) -> None:
@@ -159,6 +170,14 @@ def dump_filter(given: Filter) -> Any:
         if not (value is None or type(value) in (bool, int, float, str)):
             raise SpecError(f"{given.name}.{name} cannot be written as data: {value!r}")
     return {"part": given.name, **options}
+
+
+def groups_of(rows: Bool[np.ndarray[Any, Any], "n"], context: Context) -> Bool[np.ndarray[Any, Any], "g"]:
+    """The groups of which any of these rollouts is, in rising order of their numbers."""
+    _, index = np.unique(context.require_rollouts().groups, return_inverse=True)
+    found = np.zeros(int(index.max(initial=-1)) + 1, bool)
+    found[index[rows]] = True
+    return found
 
 
 def _scored(scores: Scores) -> Bool[np.ndarray[Any, Any], "n"]:

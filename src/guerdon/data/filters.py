@@ -248,6 +248,10 @@ class mixed(_Measured):
     def __post_init__(self) -> None:
         object.__setattr__(self, "curriculum", needed(rate=self.rate, above=self.above, answer=self.answer))
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (self.judged,)
+
     def keep(self, scores: Scores, context: Context) -> Bool[np.ndarray[Any, Any], "g"]:
         known = self._moments(scores, context)
         kept = _differ(known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ class Staged:
 
     Args:
         prompts: rows with 'prompt' and what the reward reads.
-        by: the column that says of what kind a prompt is.
+        by: the column that says of what kind a prompt is, or a function that says it of a row.
         order: the kinds, from the first stage to the last.
         begins: the progress at which each stage but the first begins, rising within (0, 1); by default each stage
             lasts in proportion to its number of prompts: the sorted data set, gone through once.
@@ -48,31 +48,28 @@ class Staged:
     """
 
     prompts: Sequence[Row]
-    by: str
-    order: Sequence[str]
+    by: str | Callable[[Row], Any]
+    order: Sequence[Any]
     begins: Sequence[float] | None = None
     filter: Filter = EVERYTHING
     seed: int = 0
     stages: list[Shuffled] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if len(set(self.order)) < len(self.order):
-            raise ValueError(f"a kind stands in the order twice: {', '.join(self.order)}")
-        rows: dict[str, list[Row]] = {kind: [] for kind in self.order}
+        check_stages(self.order, self.begins)
+        rows: dict[Any, list[Row]] = {kind: [] for kind in self.order}
         for place, row in enumerate(self.prompts):
-            if row.get(self.by) not in rows:
-                known = ", ".join(self.order)
-                raise MissingInput(f"row {place}: column {self.by!r} is {row.get(self.by)!r}, no stage of: {known}")
-            rows[row[self.by]].append(row)
-        empty = [kind for kind, own in rows.items() if not own]
-        if empty or not rows:
-            raise ValueError(f"there are no prompts of the kind {', '.join(empty) or '(none is named)'}")
+            kind = self.by(row) if callable(self.by) else row.get(self.by)
+            if kind not in rows:
+                known, read = ", ".join(map(str, self.order)), "kind" if callable(self.by) else f"column {self.by!r}"
+                raise MissingInput(f"row {place}: {read} is {kind!r}, no stage of: {known}")
+            rows[kind].append(row)
+        empty = [str(kind) for kind, own in rows.items() if not own]
+        if empty:
+            raise ValueError(f"there are no prompts of the kind {', '.join(empty)}")
         if self.begins is None:
             sizes = [len(own) for own in rows.values()]
             self.begins = [done / len(self.prompts) for done in itertools.accumulate(sizes[:-1])]
-        edges = [0.0, *self.begins, 1.0]
-        if len(edges) != len(rows) + 1 or not all(a < b for a, b in itertools.pairwise(edges)):
-            raise ValueError(f"{len(rows)} stages begin at {len(rows) - 1} rising points in (0, 1), got {self.begins}")
         self.stages = [Shuffled(own, seed=self.seed + at) for at, own in enumerate(rows.values())]
 
     def stage(self, progress: float) -> int:
@@ -97,3 +94,18 @@ class Staged:
         for stage, drawn in zip(self.stages, state["drawn"], strict=True):
             stage.drawn = int(drawn)
         self.filter.load_state_dict(state["filter"])
+
+
+def check_stages(order: Sequence[Any], begins: Sequence[float] | None) -> None:
+    """Refuse stages that cannot follow one another.
+
+    Raises:
+        ValueError: if no kind is named, one stands in the order twice, or the stages do not begin one after another.
+    """
+    if not order:
+        raise ValueError("there are no prompts of the kind (none is named)")
+    if len(set(order)) < len(order):
+        raise ValueError(f"a kind stands in the order twice: {', '.join(map(str, order))}")
+    edges = [0.0, *(begins or ()), 1.0]
+    if begins is not None and (len(begins) != len(order) - 1 or not all(a < b for a, b in itertools.pairwise(edges))):
+        raise ValueError(f"{len(order)} stages begin at {len(order) - 1} rising points in (0, 1), got {list(begins)}")

@@ -2,7 +2,8 @@
 
 Numbers are kept with their details, abstentions never: a judge that was down is asked again. An entry
 stands under a digest of the leaf's `identity` and of the exact columns of the unit, in an SQLite file that
-threads and processes may share. Values are JSON; what JSON would not give back equal is not kept.
+threads and processes may share. The digest's first half is the number of the entry's row, by which SQLite finds
+it fastest; the second half is in its seal. Values are JSON; what JSON would not give back equal is not kept.
 """
 
 from __future__ import annotations
@@ -11,26 +12,29 @@ import contextlib
 import json
 import os
 import sqlite3
+import struct
 import threading
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 from guerdon.engine.canonical import canonical
 
 COSTLY = 1e-3  # seconds per unit from which keeping a score pays: a hit costs a hundredth of that
-FORMAT = 0x67640001  # SQLite's application_id of a score cache
-KEYS_PER_QUERY = 500
+FORMAT = 0x67640002  # SQLite's application_id of a score cache
+KEY = struct.Struct("<qq")
 PATIENCE = 10.0  # seconds to wait for another process that writes
 
 SCHEMA = (
-    "CREATE TABLE score (key BLOB PRIMARY KEY, outcomes TEXT, crc INTEGER)",
+    "CREATE TABLE score (key INTEGER PRIMARY KEY, seal INTEGER, outcomes BLOB)",
     "CREATE TABLE cost (leaf BLOB PRIMARY KEY, name TEXT, units INTEGER, seconds REAL)",
 )
+LOOK_UP = "SELECT seal, outcomes FROM json_each(?) AS asked LEFT JOIN score ON score.key = asked.value"
 
 T = TypeVar("T")
 
@@ -41,15 +45,16 @@ def default_path() -> Path:
     return Path(folder if os.path.isabs(folder) else Path.home() / ".cache") / "guerdon" / "scores.sqlite"
 
 
-def packed(outcomes: list[Any]) -> str | None:
-    """The outcomes of a unit as JSON; None if JSON would not give them back equal.
+def packed(outcomes: Sequence[tuple[float, Mapping[str, Any] | None]]) -> bytes | None:
+    """The outcomes of a unit as the entries of a JSON list; None if JSON would not give them back equal.
 
-    >>> packed([[1.0, {"extracted": "4"}]]), packed([[1.0, {"span": (0, 4)}]])
-    ('[[1.0,{"extracted":"4"}]]', None)
+    >>> packed([(1.0, {"extracted": "4"}), (0.5, None)]), packed([(1.0, {"span": (0, 4)})])
+    (b'1.0,{"extracted":"4"},0.5,null', None)
     """
+    entries = list(chain.from_iterable(outcomes))
     try:
-        text = json.dumps(outcomes, separators=(",", ":"))
-        return text if canonical(json.loads(text)) == canonical(outcomes) else None
+        text = json.dumps(entries, separators=(",", ":"))
+        return text[1:-1].encode() if canonical(json.loads(text)) == canonical(entries) else None
     except (TypeError, ValueError, RecursionError):
         return None
 
@@ -102,25 +107,30 @@ class Cache:
 
         self._use(add, otherwise=None)
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, str]:
-        """What is kept under some keys, where it is undamaged."""
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """What is kept under some keys, of `KEY.size` bytes each, where it is undamaged."""
 
-        def look_up(connection: sqlite3.Connection) -> dict[bytes, str]:
-            found = {}
-            for start in range(0, len(keys), KEYS_PER_QUERY):
-                some = keys[start : start + KEYS_PER_QUERY]
-                marks = ",".join("?" * len(some))
-                rows = connection.execute(f"SELECT key, outcomes, crc FROM score WHERE key IN ({marks})", some)
-                found.update({key: text for key, text, crc in rows if crc == _crc(key, text)})
-            return found
+        def look_up(connection: sqlite3.Connection) -> dict[bytes, bytes]:
+            halves = list(KEY.iter_unpack(b"".join(keys)))
+            # One row for each, in this order: in another, no seal would fit.
+            rows = connection.execute(LOOK_UP, (str([first for first, _ in halves]),))
+            return {
+                key: text
+                for key, (_, second), (seal, text) in zip(keys, halves, rows, strict=True)
+                if type(text) is bytes and seal == second ^ crc32(text)
+            }
 
         return self._use(look_up, otherwise={})
 
-    def put(self, leaf: bytes, name: str, outcomes: Mapping[bytes, str]) -> None:
+    def put(self, leaf: bytes, name: str, outcomes: Mapping[bytes, bytes]) -> None:
         """Keep some outcomes, and what the units of their leaf have cost."""
 
         def write(connection: sqlite3.Connection) -> None:
-            rows = [(key, text, _crc(key, text)) for key, text in outcomes.items()]
+            halves = KEY.iter_unpack(b"".join(outcomes))
+            rows = [
+                (first, second ^ crc32(text), text)
+                for (first, second), text in zip(halves, outcomes.values(), strict=True)
+            ]
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.executemany("INSERT OR REPLACE INTO score VALUES (?, ?, ?)", rows)
@@ -221,8 +231,3 @@ def _is_new(connection: sqlite3.Connection) -> bool:
     if found != FORMAT and (found or tables):
         raise sqlite3.DatabaseError("it is another database, or a score cache of another version")
     return not tables
-
-
-def _crc(key: bytes, text: str) -> int:
-    """SQLite does not notice a bit that turned in a value; this does."""
-    return zlib.crc32(text.encode(), zlib.crc32(key))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-LETTERS: dict[type, bytes] = {str: b"s%d:", bytes: b"b%d:", list: b"l%d:", tuple: b"t%d:"}
+LETTERS: dict[type, bytes] = {list: b"l%d:", tuple: b"t%d:"}
 PLAIN_ARRAYS = "biufcSUmM"  # kinds of NumPy arrays whose bytes say all
 
 
@@ -23,6 +23,8 @@ def canonical(value: Any) -> bytes:
             mappings of all these. A subclass of one of them may behave otherwise and is not one.
         RecursionError: if it nests too deep, or holds itself.
     """
+    if type(value) is str:  # most columns are text: worth a short way
+        return _text(value)
     parts: list[bytes] = []
     _encode(value, parts.append)
     return b"".join(parts)
@@ -31,10 +33,11 @@ def canonical(value: Any) -> bytes:
 def _encode(value: Any, add: Callable[[bytes], None]) -> None:
     """Add the parts of `canonical`: a letter for the type, a length where there may be several, the content."""
     kind = type(value)
-    if kind is str or kind is bytes:
-        content = value if kind is bytes else value.encode("utf-8", "surrogatepass")
-        add(LETTERS[kind] % len(content))
-        add(content)
+    if kind is str:
+        add(_text(value))
+    elif kind is bytes:
+        add(b"b%d:" % len(value))
+        add(value)
     elif value is None or kind is bool:
         add(b"N" if value is None else b"T" if value else b"F")
     elif kind is int:
@@ -55,3 +58,7 @@ def _encode(value: Any, add: Callable[[bytes], None]) -> None:
         add(value.tobytes())
     else:
         raise TypeError(f"{kind.__name__} has no canonical form")
+
+
+def _text(value: str) -> bytes:
+    return f"s{len(value)}:{value}".encode("utf-8", "surrogatepass")

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int
 
 from guerdon.core.scores import Scores
-from guerdon.engine.cache import Cache, packed
+from guerdon.engine.cache import KEY, Cache, packed
 from guerdon.engine.canonical import canonical
 from guerdon.engine.lane import Running, Task
 from guerdon.engine.units import Sheet, Units, calls
 
-KEY_BYTES = 20
+BLOCK = 64  # units that are kept together, too
 
 
 class Measuring(Running, Protocol):
@@ -56,18 +57,25 @@ class CachedLane:
 
 
 class Recalled:
-    """A task of which some units are known and the others are measured, and then kept."""
+    """A task of which some units are known and the others are measured, and then kept.
+
+    Neighbouring units are kept together, too, so that one look-up finds a block of those that come again beside
+    each other. Where it does not, they are looked up one by one.
+    """
 
     def __init__(self, task: Task, identity: str, lane: UnitLane, cache: Cache) -> None:
         leaf = task.leaf
         self._task, self._cache = task, cache
         self._units = Units.of(task)
         self._leaf = sha256(repr((identity, leaf.reads, leaf.unit, leaf.range)).encode()).digest()
+        self._begun = sha256(self._leaf)
         self._known: Scores | None = None
+        self._texts: dict[int, bytes] = {}  # what is kept of a unit; not of those in blocks that were found
+        self._keys: dict[range, bytes] = {}  # of blocks and units that were not found
         self._missed: Sequence[int] = range(len(self._units))
         # Before the work begins: a coroutine may change the columns it is given.
-        self._keys = self._digests() if cache.pays(self._leaf) else [None] * len(self._units)
-        self._recall()
+        if cache.pays(self._leaf):
+            self._recall()
         rows = np.sort(self._rows(self._missed))
         self._work = lane.start(replace(task, rows=rows)) if len(rows) else None
 
@@ -90,48 +98,62 @@ class Recalled:
             self._work.cancel()
 
     def _recall(self) -> None:
-        keys = [key for key in self._keys if key is not None]
-        kept = self._cache.get(keys) if keys else {}
-        hits = {unit: kept[key] for unit, key in enumerate(self._keys) if key is not None and key in kept}
-        if not hits:
-            return
-        rows = self._rows(hits)
+        units = range(len(self._units))
+        entries = list(calls(self._units.reads, self._units.slices(0, len(units)), len(units)))
+        blocks = [units[first : first + BLOCK] for first in range(0, len(units), BLOCK)]
+        found = self._look_up(blocks, entries)
+        rest = [unit for block in blocks if block not in found for unit in block]
+        known = self._look_up([units[unit : unit + 1] for unit in rest], entries)
+        self._texts = {span.start: text for span, text in known.items()}
+        self._missed = [unit for unit in rest if unit not in self._texts]
+        found |= known
+        if found:
+            self._known = self._read(found)
+
+    def _look_up(self, spans: Sequence[range], entries: Sequence[tuple[Any, ...]]) -> dict[range, bytes]:
+        """What is kept of some spans of units; the keys of the others are noted."""
+        keys = {span: key for span in spans if (key := self._key(entries[span.start : span.stop])) is not None}
+        kept = self._cache.get(list(keys.values())) if keys else {}
+        self._keys.update((span, key) for span, key in keys.items() if key not in kept)
+        return {span: kept[key] for span, key in keys.items() if key in kept}
+
+    def _key(self, entries: Sequence[tuple[Any, ...]]) -> bytes | None:
+        """The key of units that stand beside each other; None where a column has no canonical form."""
+        key = self._begun.copy()
+        key.update(b"%d:" % len(entries))
+        try:
+            for value in chain.from_iterable(entries):
+                key.update(canonical(value))
+        except (TypeError, RecursionError):
+            return None
+        return key.digest()[: KEY.size]
+
+    def _read(self, found: Mapping[range, bytes]) -> Scores:
+        rows = np.concatenate([self._units.rows_of(span.start, span.stop) for span in found])
+        outcomes = json.loads(b"[%b]" % b",".join(found.values()))  # one call for all: it costs more than its work
+        details = {at: evidence for at, evidence in enumerate(outcomes[1::2]) if evidence is not None}
         sheet = Sheet(len(self._task.rollouts), rows)
-        kept_outcomes = json.loads(f"[{','.join(hits.values())}]")  # one call for all: it costs more than its work
-        outcomes = [(value, None, evidence) for unit in kept_outcomes for value, evidence in unit]
-        sheet.write_outcomes(rows, outcomes)
-        self._known = sheet.scores()
-        self._missed = [unit for unit in self._missed if unit not in hits]
+        sheet.write(rows, np.array(outcomes[::2]), {}, details)
+        return sheet.scores()
 
     def _keep(self, measured: Scores) -> None:
         values, valid, details = measured.read(fill=0.0).tolist(), measured.valid.tolist(), measured.details
-        outcomes = {}
         for unit in self._missed:
-            key, rows = self._keys[unit], self._units.rows_of(unit, unit + 1).tolist()
-            if key is not None and all(valid[row] for row in rows):
-                evidence = ({name: c[row] for name, c in details.items() if c[row] is not None} for row in rows)
-                text = packed([[values[row], found or None] for row, found in zip(rows, evidence, strict=True)])
+            rows = self._units.rows_of(unit, unit + 1).tolist()
+            if all(valid[row] for row in rows):
+                evidence = [{name: c[row] for name, c in details.items() if c[row] is not None} for row in rows]
+                text = packed([(values[row], found or None) for row, found in zip(rows, evidence, strict=True)])
                 if text is not None:
-                    outcomes[key] = text
+                    self._texts[unit] = text
+        outcomes = {
+            key: b",".join([self._texts[unit] for unit in span])
+            for span, key in self._keys.items()
+            if all(unit in self._texts for unit in span)
+        }
         if outcomes:
             self._cache.put(self._leaf, self._task.leaf.name, outcomes)
 
-    def _rows(self, units: Collection[int]) -> Int[np.ndarray[Any, Any], "m"]:
+    def _rows(self, units: Sequence[int]) -> Int[np.ndarray[Any, Any], "m"]:
         if len(units) == len(self._units):
             return self._units.rows
         return np.array([row for unit in units for row in self._units.rows_of(unit, unit + 1)], np.int64)
-
-    def _digests(self) -> list[bytes | None]:
-        """The key of each unit; None where its columns have no canonical form."""
-        keys: list[bytes | None] = []
-        begun = sha256(self._leaf)
-        for arguments in calls(self._units.reads, self._units.slices(0, len(self._units)), len(self._units)):
-            try:
-                content = canonical(arguments)
-            except (TypeError, RecursionError):
-                keys.append(None)
-                continue
-            key = begun.copy()
-            key.update(content)
-            keys.append(key.digest()[:KEY_BYTES])
-        return keys

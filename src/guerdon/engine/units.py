@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -107,8 +107,9 @@ class Sheet:
             raise RuntimeError(f"a row was scored twice, or without being asked for, among {rows[~self._open[rows]]}")
         self._open[rows] = False
         self._values[rows] = values
-        self._reasons.update((int(rows[at]), reason) for at, reason in reasons.items())
-        self._details.update((int(rows[at]), evidence) for at, evidence in details.items())
+        numbers = rows.tolist()
+        self._reasons.update((numbers[at], reason) for at, reason in reasons.items())
+        self._details.update((numbers[at], evidence) for at, evidence in details.items())
 
     def write_outcomes(self, rows: Int[np.ndarray[Any, Any], "m"], outcomes: Sequence[Outcome]) -> None:
         """Write one outcome for each of some rows."""
@@ -128,17 +129,15 @@ class Sheet:
             raise RuntimeError(f"rows {np.flatnonzero(self._open)} were asked for and have no outcome")
         valid: Bool[np.ndarray[Any, Any], "n"] = self._asked.copy()
         valid[list(self._reasons)] = False
-        names = dict.fromkeys(name for evidence in self._details.values() for name in evidence)
+        names = dict.fromkeys(chain.from_iterable(self._details.values()))
+        evidence = [self._details.get(row, {}) for row in range(len(self._values))] if names else []
         return Scores(
             self._values,
             mask=self._asked,
             valid=valid,
             reasons=self._reasons,
-            details={str(name): self._detail(name) for name in names},
+            details={str(name): [found.get(name) for found in evidence] for name in names},
         )
-
-    def _detail(self, name: str) -> list[Any]:
-        return [self._details[row].get(name) if row in self._details else None for row in range(len(self._values))]
 
 
 def _column(rollouts: Rollouts, name: str, rows: Int[np.ndarray[Any, Any], "m"]) -> list[Any]:

@@ -121,10 +121,12 @@ def bellman_loss(
     logits: Float[Tensor, "n t v"],
     values: Float[Tensor, "n t"],
     ids: Int[Tensor, "n t"],
-    targets: Float[Tensor, "n t"],
+    rewards: Float[Tensor, "n"] | Float[Tensor, "n t"],
     mask: Bool[Tensor, "n t"],
     *,
+    reference: Float[Tensor, "n t v"],
     scale: float = 1.0,
+    discount: float = 1.0,
     advantage: float = 1.0,
     likelihood: float = 1.0,
     denominator: float | Float[Tensor, ""] | None = None,
@@ -133,14 +135,17 @@ def bellman_loss(
 
         loss = 1/D Σ [(Q − target)² + b₁ A² + b₂ (−log softmax(Q/α)[a])]        A = α (l_a − max l)
 
-    The second keeps the tokens of the data near the maximum of the advantages, the third keeps the policy a model of
-    the data. Losses of parts add up to the whole with `denominator` given.
+    Targets are the conservative operator's, of the Q that is learned. The second term keeps the tokens of the data near
+    the maximum of the advantages, the third keeps the policy a model of the data, which anyone may have written.
+    Losses of parts add up to the whole with `denominator` given.
 
     Args:
         logits, values, ids: as for `dueling`; gradients flow into logits and values.
-        targets: from `conservative_targets`.
+        rewards: one per token, or one per row, which its last token gets.
         mask: True at the tokens of the data.
+        reference: logits of the frozen language model, q of the operator.
         scale: α.
+        discount: γ.
         advantage: b₁; the source does not state its weights, nor the exact form of this term.
         likelihood: b₂.
         denominator: the number of tokens of the whole batch, where this is a part of it.
@@ -149,20 +154,32 @@ def bellman_loss(
         The loss, and sums, detached: "tokens", "bellman", "advantage" and "likelihood" (each without its weight).
 
     Raises:
-        ValueError: if the shapes do not fit, or α ≤ 0.
+        ValueError: if the shapes do not fit, α ≤ 0, or γ is outside [0, 1].
 
     Source: B-Coder (arXiv 2310.03173, §4.3).
 
     >>> logits, ids, here = torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=int), torch.tensor([[True]])
-    >>> round(bellman_loss(logits, torch.tensor([[0.5]]), ids, torch.tensor([[1.0]]), here)[0].item(), 4)
+    >>> loss, _ = bellman_loss(logits, torch.tensor([[0.5]]), ids, torch.tensor([1.0]), here, reference=logits)
+    >>> round(loss.item(), 4)
     0.9431
     """
-    _check_shapes(logits, values=values, ids=ids, targets=targets, mask=mask)
+    _check_shapes(logits, values=values, ids=ids, mask=mask)
+    if reference.shape != logits.shape:
+        raise ValueError(f"reference must be {tuple(logits.shape)} like logits, got {tuple(reference.shape)}")
+    if rewards.shape not in (mask.shape, mask.shape[:1]):
+        raise ValueError(f"rewards must be (n,) or (n, t) beside mask {tuple(mask.shape)}, got {tuple(rewards.shape)}")
     wide = torch.promote_types(logits.dtype, torch.float32)
     ids = torch.where(mask, ids, 0)
     logits = torch.where(mask[..., None], logits.to(wide), 0.0)
+    values = torch.where(mask, values.to(wide), 0.0)
+    with torch.no_grad():
+        if rewards.ndim == 1:
+            last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)
+            rewards = torch.where(last, rewards[:, None], 0.0)
+        greedy_q = dueling(logits, values, reference.argmax(-1), scale=scale)
+        targets = conservative_targets(rewards, greedy_q, mask, discount=discount)
     chosen = _advantages(logits, ids, scale)
-    q = torch.where(mask, values.to(wide), 0.0) + chosen
+    q = values + chosen
     count = mask.sum().to(wide)
     divisor = count.clamp(min=1) if denominator is None else denominator
     bellman, sums = clipped_value_loss(q, q, targets, mask, clip=None, denominator=divisor)

@@ -12,34 +12,40 @@ from torch import Tensor
 
 from guerdon.algebra import Learned
 from guerdon.core.context import Context
-from guerdon.core.errors import RecipeError
 from guerdon.core.protocols import Leaf
 from guerdon.core.rollouts import RESERVED, Rollouts, Tokens
 from guerdon.core.scores import Scores
 from guerdon.objectives import kl_penalty
+from guerdon.train.beginnings import beginnings, stopping
+from guerdon.train.crediting import STOPPED
 from guerdon.train.distributed import gather, on_main, share
 from guerdon.train.generation import SamplingConfig, generate, uniforms
 from guerdon.train.job import Job
+from guerdon.train.losses import teaches_critic
 from guerdon.train.policy import borrowed, logprobs
+from guerdon.train.prompts import Row, completions
 from guerdon.train.scoring import Abstentions, credited, informative
 from guerdon.train.tokenizer import decode, encode_prompts, encode_text, pad
 
 TRAINING, EVALUATION = 0, 1  # streams of randomness
 
 
-def collect(job: Job, step: int, context: Context) -> tuple[Rollouts, Scores, dict[str, Any], Abstentions]:
-    """The scored rollouts a step learns from, and what is to be said of all that were sampled for it.
+def collect(job: Job, step: int, context: Context) -> tuple[Rollouts, Scores, Scores, dict[str, Any], Abstentions]:
+    """The rollouts of a step, their scores, those that are learned from, and what is to be said of all it sampled.
 
-    With dynamic sampling, groups without signal (or those that its filter leaves out) are replaced by others, for at
-    most `sampling.rounds` rounds; what is then still missing is made up of them.
+    What a filter leaves out has a score, and none to learn from. With dynamic sampling, groups without signal (or those
+    that its filter leaves out) are replaced by others, for at most `sampling.rounds` rounds; what is then still missing
+    is made up of them.
     """
     wanted, sampling = job.recipe.batch.prompts, job.method.sampling
     rounds: list[tuple[Rollouts, Mapping[Leaf, Scores]]] = []
-    sampled: list[tuple[Rollouts, Scores]] = []
+    sampled: list[tuple[Rollouts, Scores, Scores]] = []
     useful: list[np.ndarray[Any, Any]] = []
     kept: list[np.ndarray[Any, Any]] = []
-    for number in range(sampling.rounds if sampling.dynamic else 1):
-        rollouts = _round(job, step, number)
+    full = drawn = 0
+    for _ in range(sampling.rounds if sampling.dynamic else 1):
+        n = wanted if job.pace is None else job.pace.ask(wanted - full)
+        rollouts = _round(job, step, n, drawn, context)
 
         def score(rollouts: Rollouts = rollouts) -> tuple[Scores, Any]:
             measured = job.engine.measure(job.reward.demand(rollouts), rollouts, context)
@@ -48,24 +54,36 @@ def collect(job: Job, step: int, context: Context) -> tuple[Rollouts, Scores, di
             scores = job.reward.combine(measured, here)
             return scores, job.filter.rows(scores, here) if job.filter else None
 
-        scores, chosen = on_main(job.accelerator, score)
-        sampled.append((rollouts, scores))
-        useful.append(informative(rollouts, credited(job.method, rollouts, scores)))
-        kept.append(useful[-1] if chosen is None else chosen)
-        if sum(int(k.sum()) for k in kept) >= wanted * sampling.group:
+        scores, rows = on_main(job.accelerator, score)
+        taught, groups = scores, None
+        if rows is not None:
+            groups = informative(rollouts, rows)  # of those that only fill the batch, all rollouts are learned from
+            taught = scores.restrict(rows | ~groups if sampling.dynamic else rows)
+        sampled.append((rollouts, scores, taught))
+        useful.append(informative(rollouts, credited(job.method, rollouts, taught)))
+        kept.append(useful[-1] if groups is None else groups)
+        count = int(kept[-1].sum()) // sampling.group
+        drawn, full = drawn + n, full + count
+        if job.pace is not None:
+            job.pace.saw(kept=count, sampled=n)
+        if full >= wanted:
+            if job.pace is not None:
+                job.pace.filled(kept=full, sampled=drawn)
             break
-    everything = Rollouts.concat([r for r, _ in sampled]), Scores.concat([s for _, s in sampled])
+    everything = Rollouts.concat([r for r, _, _ in sampled]), Scores.concat([s for _, s, _ in sampled])
+    learned = Scores.concat([t for _, _, t in sampled])
     abstentions = job.abstentions.plus(everything[1])
     abstentions.check(job.recipe.max_abstain)
     record = on_main(job.accelerator, lambda: _observe(job, rounds, everything[1], context))
     record |= _described(*everything, np.concatenate(useful))
-    if not sampling.dynamic:
-        return *everything, record, abstentions
     first = np.concatenate(kept)
     if job.filter:
         record |= {"kept": float(first.mean())}
+    if not sampling.dynamic:
+        return *everything, learned, record, abstentions
     order = np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)])[: wanted * sampling.group]
-    return everything[0].select(order), everything[1].select(order), record | {"rounds": len(sampled)}, abstentions
+    rollouts, scores = everything[0].select(order), everything[1].select(order)
+    return rollouts, scores, learned.select(order), record | {"rounds": len(sampled)}, abstentions
 
 
 def _observe(
@@ -112,40 +130,62 @@ def _described(rollouts: Rollouts, scores: Scores, signal: np.ndarray[Any, Any])
     }
 
 
-def _round(job: Job, step: int, number: int) -> Rollouts:
-    """A round of rollouts, of all processes, in one order; on every process."""
-    n, group = job.recipe.batch.prompts, job.method.sampling.group
-    rows = job.prompts.draw(step - 1, n, stream=number + 1 if number else TRAINING)
-    mine = [(i * group + j, i) for i in share(job.accelerator, range(n)) for j in range(group)]
-    external = job.method.sampling.external
-    others = [k for k, (row, i) in enumerate(mine) if external and rows[i].get(external) and row % group == group - 1]
-    own = np.setdiff1d(np.arange(len(mine)), others).tolist()
-    rollouts = sample(
-        job, [rows[mine[k][1]] for k in own], [number * n * group + mine[k][0] for k in own],
-        [mine[k][1] for k in own], job.recipe.sampling, step=step, stream=TRAINING,
-    )  # fmt: skip
-    if external and others:
-        given = written_by_others(
-            job, [rows[mine[k][1]] for k in others], [mine[k][1] for k in others], column=external
-        )
-        rollouts = Rollouts.concat([rollouts, given], keep_groups=True).select(np.argsort([*own, *others]))
-    return Rollouts.concat(gather(job.accelerator, rollouts), keep_groups=True)
+def _round(job: Job, step: int, n: int, drawn: int, context: Context) -> Rollouts:
+    """A round of rollouts of `n` prompts, after as many as were drawn, of all processes, in one order; on all."""
+    sampling, group = job.method.sampling, job.method.sampling.group
+    rows = job.prompts.following(n, context)
+    mine = share(job.accelerator, range(n))
+    begun: dict[int, list[int]] = {}
+    if sampling.begin is not None:
+        asked, numbers = [rows[i] for i in mine], [drawn + i for i in mine]
+        begun = dict(zip(mine, beginnings(job, asked, numbers, step=step), strict=True))
+    own, others, said = list[int](), list[int](), list[str]()
+    for i in mine:
+        texts = _external(job, rows[i], [job.recipe.seed, step, drawn + i])
+        first = (i + 1) * group - len(texts)
+        own += range(i * group, first)
+        others += range(first, (i + 1) * group)
+        said += texts
+    parts = []
+    if own:
+        stops = [sampling.begin is not None and k % group >= group - sampling.begin.stops for k in own]
+        stop = stopping(job)
+        written = sample(
+            job, [rows[k // group] for k in own], [drawn * group + k for k in own], [k // group for k in own],
+            job.recipe.sampling, step=step, stream=TRAINING,
+            begun=[begun.get(k // group, []) + stop * stopped for k, stopped in zip(own, stops, strict=True)],
+        )  # fmt: skip
+        parts.append(written.with_(columns={**written.columns, STOPPED: stops}) if stop else written)
+    if others:
+        parts.append(written_by_others(job, [rows[k // group] for k in others], [k // group for k in others], said))
+    local = Rollouts.concat(parts, keep_groups=True).select(np.argsort([*own, *others])) if parts else None
+    return Rollouts.concat([part for part in gather(job.accelerator, local) if part is not None], keep_groups=True)
+
+
+def _external(job: Job, row: Row, key: list[int]) -> list[str]:
+    """The completions in a group that another has written: of more than it has rollouts, as many, by the key."""
+    sampling = job.method.sampling
+    texts = [] if sampling.external is None else completions(row, sampling.external)
+    if len(texts) <= sampling.group:
+        return texts
+    return [texts[k] for k in np.random.default_rng(key).permutation(len(texts))[: sampling.group]]
 
 
 def sample(
     job: Job,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     numbers: list[int],
     groups: list[int],
     config: SamplingConfig,
     *,
     step: int,
     stream: int,
+    begun: list[list[int]] | None = None,
 ) -> Rollouts:
     """This process's completions of some rows, whose randomness is that of their global numbers."""
     prompts = [row["prompt"] for row in rows]
     noise = uniforms(numbers, config.max_tokens, seed=job.recipe.seed, step=step, stream=stream)
-    generated = generate(job.policy, job.tokenizer, prompts, uniforms=noise, config=config)
+    generated = generate(job.policy, job.tokenizer, prompts, uniforms=noise, config=config, begun=begun)
     tokens = generated.tokens()
     if stream == TRAINING and job.method.sampling.external is not None:
         tokens = replace(tokens, origin=np.zeros(tokens.ids.shape, np.int64))
@@ -154,32 +194,23 @@ def sample(
     return _rollouts(rows, groups, generated.texts, generated.finished.cpu().numpy(), tokens)
 
 
-def written_by_others(job: Job, rows: list[dict[str, Any]], groups: list[int], *, column: str) -> Rollouts:
-    """The completions that rows bring with them, as rollouts: their tokens are of another origin than the policy.
+def written_by_others(job: Job, rows: list[Row], groups: list[int], said: list[str]) -> Rollouts:
+    """Completions of rows as rollouts: their tokens are of another origin than the policy.
 
     They end with the end-of-sequence token, or at the limit on generated tokens. Their log-probabilities are the
     policy's.
-
-    Raises:
-        RecipeError: if one is no text.
     """
     config, end = job.recipe.sampling, job.tokenizer.eos_token_id
-    said = []
-    for row in rows:
-        if not isinstance(row[column], str):
-            raise RecipeError(
-                f"method.sampling.external: {column!r} holds completions as text, got {row[column]!r:.80}"
-            )
-        said.append([*encode_text(job.tokenizer, row[column]), end])
-    finished = np.array([len(ids) <= config.max_tokens for ids in said], bool)
-    said = [ids[: config.max_tokens] for ids in said]
+    encoded = [[*encode_text(job.tokenizer, text), end] for text in said]
+    finished = np.array([len(ids) <= config.max_tokens for ids in encoded], bool)
+    encoded = [ids[: config.max_tokens] for ids in encoded]
     prompts = encode_prompts(job.tokenizer, [row["prompt"] for row in rows])
     device = job.accelerator.device
-    ids, written = (x.to(device) for x in pad(said, job.tokenizer.pad_token_id, side="right"))
+    ids, written = (x.to(device) for x in pad(encoded, job.tokenizer.pad_token_id, side="right"))
     prompt_ids, prompt_mask = (x.to(device) for x in pad(prompts, job.tokenizer.pad_token_id, side="left"))
     logp, entropy = _logprobs(job, prompt_ids, prompt_mask, ids, written)
     texts, offsets = [], np.full((*ids.shape, 2), -1, np.int64)
-    for i, (text, places) in enumerate(decode(job.tokenizer, said)):
+    for i, (text, places) in enumerate(decode(job.tokenizer, encoded)):
         texts.append(text)
         offsets[i, : len(places)] = places
     there = written.cpu().numpy()
@@ -204,20 +235,20 @@ def _logprobs(job: Job, *inputs: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarr
 
 
 def _read(job: Job, tokens: Tokens, prompt_ids: Tensor, prompt_mask: Tensor) -> Tokens:
-    """The tokens with what the reference policy and the critic say of them, where there are such."""
+    """The tokens with what the reference policy says of them, and the critic to the credit, where there are such."""
     device = job.accelerator.device
     ids, attended = (torch.as_tensor(x, device=device) for x in (tokens.ids, tokens.attended))
     if job.reference is not None:
         with borrowed(job.policy, job.reference):
             tokens = replace(tokens, ref_logp=_logprobs(job, prompt_ids, prompt_mask, ids, attended)[0])
-    if job.critic is not None:
+    if job.critic is not None and not teaches_critic(job.method):
         values = job.critic.values(prompt_ids, prompt_mask, ids, attended)
         tokens = replace(tokens, values=values.cpu().numpy())
     return tokens
 
 
 def _rollouts(
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     groups: list[int],
     texts: list[str],
     finished: np.ndarray[Any, Any],

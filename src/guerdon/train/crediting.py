@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import AbstractArray, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from guerdon.algebra import Reward
 from guerdon.core.arrays import pad, to_numpy
-from guerdon.core.errors import MissingInput, RecipeError, nearest
-from guerdon.core.parts import name_of
+from guerdon.core.errors import MissingInput, RecipeError
 from guerdon.core.rollouts import Rollouts, Tokens
-from guerdon.core.scores import Level, Scores
+from guerdon.core.scores import Scores
 from guerdon.core.spans import Spans
 from guerdon.credit import PrefixTree, prefix_tree, spread
-from guerdon.train.method import Credit, Method, Part, Sum, function_of, in_turn, options, parts_of
+from guerdon.train.chains import Beside, Per, parts_read, reads_values, signature
+from guerdon.train.method import Credit, Part, Sum, function_of, in_turn
 
-Per: TypeAlias = Literal["rollout", "step", "token"]
-
-# What the first parameter of a part may be, by the shape it is annotated with.
-TAKES: dict[str, tuple[Per, ...]] = {
-    "n": ("rollout",),
-    "n s": ("step",),
-    "n s+1": ("step",),
-    "n b": ("step",),
-    "n t": ("step", "token"),
-    "n *s": ("rollout", "step", "token"),
-    "*shape": ("rollout", "step", "token"),
-}
-# What the other parameters of a part may be called, and the level of those that a part of the reward can fill; None:
-# that of the values.
-READS = ("groups", "mask", "valid", "written", "ids", "spans", "lengths", "tree", "nodes", "values")
-BESIDE: dict[str, Level | None] = {"n": "rollout", "n s": "step", "n t": "step", "n *s": None, "*shape": None}
+STOPPED = "stopped"  # the column that says which rollouts did not go on from where their group began
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +34,7 @@ class Flow:
         valid: False where the reward of a rollout abstained, or none was asked for.
         spans: the tokens of each step, while there is one value per step.
         parts: the named parts of the reward that the credit reads.
+        cost: is taken from each token as soon as there is one value per token; None: nothing, or nothing any more.
     """
 
     values: Float[Tensor, "n"] | Float[Tensor, "n s"] | Float[Tensor, "n t"]
@@ -61,6 +43,7 @@ class Flow:
     valid: Bool[Tensor, "n"]
     spans: Spans | None = None
     parts: Mapping[str, Flow] = field(default_factory=dict)
+    cost: Float[Tensor, "n t"] | None = None
 
     @property
     def groups(self) -> Int[Tensor, "n"]:
@@ -73,6 +56,12 @@ class Flow:
         if self.spans is not None:
             return torch.as_tensor(self.spans.mask) & self.valid[:, None]
         return self.valid if self.per == "rollout" else self.written & self.valid[:, None]
+
+    @property
+    def baseline_rows(self) -> Bool[Tensor, "n"] | None:
+        """The rollouts that the others are compared with, where that is not all: those that stop where all began."""
+        stopped = self.rollouts.columns.get(STOPPED)
+        return None if stopped is None else torch.as_tensor(np.asarray(stopped, bool))
 
     @property
     def written(self) -> Bool[Tensor, "n t"]:
@@ -99,17 +88,51 @@ class Flow:
         if self._tokens.values is None:
             return None
         before = torch.as_tensor(self._tokens.values)
-        if self.spans is None and self.per == "token":
-            return before
-        first = self.written.long().argmax(1)[:, None]
-        begin = first if self.spans is None else torch.as_tensor(self.spans.begin).clamp(max=before.shape[1] - 1)
-        found = before.gather(1, torch.where(self.mask.reshape(begin.shape), begin, 0))
-        return found[:, 0] if self.spans is None else found
+        return before if self._on_tokens else before.gather(1, self._first).reshape(self.mask.shape)
+
+    @property
+    def _on_tokens(self) -> bool:
+        return self.per == "token" and self.spans is None
+
+    @property
+    def _first(self) -> Int[Tensor, "n s"]:
+        """The first token of each value; 0 where there is none."""
+        if self.spans is None:
+            return self.written.long().argmax(1)[:, None]
+        begin = torch.as_tensor(self.spans.begin).clamp(max=self.written.shape[1] - 1)
+        return torch.where(self.mask, begin, 0)
+
+    def targets(self) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+        """What the critic should have expected before each token, and where that is known.
+
+        These are the advantages that were made with its values, plus the values: at each token, or at the first of
+        each step. A step without a token that the policy wrote first is no target.
+        """
+        assert self.expected is not None
+        wanted = self.values + self.expected
+        if self._on_tokens:
+            return wanted, self.mask
+        assert self.spans is not None
+        there = self.mask & (torch.as_tensor(self.spans.end) > torch.as_tensor(self.spans.begin))
+        there = there & self.written.gather(1, self._first)
+        n, t = self.written.shape
+        at = torch.where(there, self._first, t)  # beyond the last token, for what is no target
+        found = wanted.new_zeros(n, t + 1).scatter(1, at, wanted)
+        known = torch.zeros(n, t + 1, dtype=torch.bool).scatter(1, at, there)
+        return found[:, :-1], known[:, :-1]
 
     @property
     def tree(self) -> PrefixTree:
         """The prefixes that the rollouts of a group share, and what each is worth."""
         return prefix_tree(self.ids, torch.as_tensor(self._tokens.attended), self.values, self.groups, valid=self.valid)
+
+    @property
+    def branches(self) -> Int[Tensor, "n"]:
+        """The numbers of the rollouts that others branched off: equal where a prefix is shared."""
+        if self.rollouts.tree is None:
+            raise MissingInput("credit by branches needs rollouts that branch off one another: set sampling.interval")
+        parent = torch.as_tensor(self.rollouts.tree.parent)
+        return torch.where(parent < 0, torch.arange(len(parent)), parent)
 
     @property
     def nodes(self) -> Int[Tensor, "n *s"]:
@@ -136,23 +159,23 @@ class Flow:
 
     def through(self, part: Part) -> Flow:
         """What a part makes of the values."""
-        signature = _signature(function_of(part))
-        if signature.differs and not self.values.shape[1]:
+        own = signature(function_of(part))
+        if own.differs and not self.values.shape[1]:
             return self  # no rollout of the batch has a step
-        flow = self._from_the_first_on() if signature.differs else self
-        beside = [name for name in signature.beside if name in self.parts]
-        if signature.to_steps:
+        flow = self._from_the_first_on() if own.differs else self
+        beside = [name for name in own.beside if name in self.parts]
+        if own.to_steps:
             flow = flow._in_the_steps_of(beside)
         # What flows is called `values` as well; a part's parameter of that name is the critic's.
-        names = {name: "expected" if name == "values" else name for name in signature.reads}
+        names = {name: "expected" if name == "values" else name for name in own.reads}
         if "values" in names and not reads_values(part):
             del names["values"]
-        given = {name: getattr(flow, own) for name, own in names.items()}
-        given |= {name: flow._beside(name, signature.beside[name]) for name in beside}
+        given = {name: getattr(flow, held) for name, held in names.items()}
+        given |= {name: flow._beside(name, own.beside[name]) for name in beside}
         values = part(self.values, **given)
-        if signature.to_tokens:
-            return replace(flow, values=values, per="token", spans=None)
-        return replace(flow, values=values)
+        if own.to_tokens:
+            flow = replace(flow, per="token", spans=None)
+        return replace(flow, values=values)._paid()
 
     def on_tokens(self) -> Flow:
         """Values of rollouts and steps on all their tokens."""
@@ -160,26 +183,39 @@ class Flow:
             return self
         return replace(self, values=spread(self.values, self.written, self.spans, place="all"), per="token", spans=None)
 
+    def along(self, chain: Credit) -> Iterator[Flow]:
+        """What each part of a chain makes in its turn."""
+        flow = self
+        for one in in_turn(chain):
+            flow = flow.summed(one) if isinstance(one, Sum) else flow.through(one)
+            yield flow
+
     def summed(self, total: Sum) -> Flow:
         """What the chains of a sum make of the parts of the reward; per token, unless all are per rollout."""
         flows = []
         for name, chain in total.chains.items():
-            flow = replace(self.parts[name], parts=self.parts)
-            for part in in_turn(chain):
-                assert not isinstance(part, Sum)
-                flow = flow.through(part)
+            *_, flow = self.part(name).along(chain)
             flows.append(flow if flow.per == "rollout" else flow.on_tokens())
         if any(flow.per == "token" for flow in flows):
             flows = [flow.on_tokens() for flow in flows]
         first, *others = (torch.where(flow.mask, flow.values, 0.0) for flow in flows)
-        return replace(self, values=sum(others, start=first), per=flows[0].per, spans=None)
+        return replace(self, values=sum(others, start=first), per=flows[0].per, spans=None)._paid()
+
+    def part(self, name: str) -> Flow:
+        """A named part of the reward, as a sum begins with it."""
+        return replace(self.parts[name], parts=self.parts)
+
+    def _paid(self) -> Flow:
+        if self.cost is None or self.per != "token":
+            return self
+        return replace(self, values=self.values - self.cost, cost=None)
 
     def _in_the_steps_of(self, names: Sequence[str]) -> Flow:
         """With the steps of the first of these parts that has them; without one, each token is a step."""
         spans = next((self.parts[name].spans for name in names if self.parts[name].spans is not None), None)
         return replace(self, per="token" if spans is None else "step", spans=spans)
 
-    def _beside(self, name: str, beside: _Beside) -> Tensor:
+    def _beside(self, name: str, beside: Beside) -> Tensor:
         """The values of a part of the reward where these values are; right or wrong, where that is asked."""
         other = self.parts[name]
         if other.per == "step":
@@ -216,182 +252,12 @@ class Flow:
         return replace(self, spans=Spans(begin[:, 1:], end[:, 1:], mask[:, 1:] & mask[:, :-1], self.spans.unit))
 
 
-def reads_values(part: Part) -> bool:
-    """Whether a part needs a critic's values: `credit.returns` does, of its kind "gae"."""
-    return "values" in _signature(function_of(part)).reads and options(part).get("kind", "gae") == "gae"
-
-
-def goes_to_tokens(part: Part) -> bool:
-    """Whether a part makes one value per token of what it is given."""
-    return _signature(function_of(part)).to_tokens
-
-
-def differs(part: Part) -> bool:
-    """Whether a part makes n values of the n + 1 potentials around them, as `credit.progress` does."""
-    return _signature(function_of(part)).differs
-
-
-class _Beside(NamedTuple):
-    """A parameter that the part of the reward of its name fills."""
-
-    level: Level | None  # None: that of the values
-    flags: bool
-    required: bool
-
-
-class _Signature(NamedTuple):
-    takes: tuple[Per, ...]
-    reads: tuple[str, ...]
-    beside: Mapping[str, _Beside]
-    lacking: tuple[str, ...]  # required, and not among what can be read
-    to_steps: bool
-    to_tokens: bool
-    differs: bool  # from n + 1 potentials to n differences
-
-
-@cache
-def _signature(function: Part) -> _Signature:
-    """What a part takes, reads and gives, by its parameters and their annotations; anything, where it has none.
-
-    Raises:
-        RecipeError: if it does not give one value for each that it takes, or one per token.
-    """
-    parameters = list(inspect.signature(function).parameters.values())
-    hints = typing.get_type_hints(function)
-    reads, beside, lacking = list[str](), dict[str, _Beside](), list[str]()
-    for x in parameters[1:]:
-        required = x.default is x.empty and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)
-        kind, shape = _array(hints.get(x.name))
-        if x.name in READS:
-            reads.append(x.name)
-        elif kind in (Float, Bool) and shape in BESIDE:
-            beside[x.name] = _Beside(BESIDE[shape], kind is Bool, required)
-        elif required:
-            lacking.append(x.name)
-    known = tuple(reads), beside, tuple(lacking)
-    if not parameters or parameters[0].name not in hints or "return" not in hints:
-        return _Signature(TAKES["n *s"], *known, to_steps=False, to_tokens=False, differs=False)
-    (_, taken), (kind, given) = (_array(hints[name]) for name in (parameters[0].name, "return"))
-    differs, to_steps, to_tokens = (
-        (taken, given) == ("n s+1", "n s"),
-        (taken, given) == ("n", "n s"),
-        given == "n t" != taken,
-    )
-    if kind is not Float or taken not in TAKES or not (taken == given or differs or to_steps or to_tokens):
-        raise RecipeError(
-            f"credit: {name_of(function)} is not a part of a method's credit: it does not go from one value per "
-            "rollout, step or token to as many, or to one per step or token"
-        )
-    takes = tuple(per for per in TAKES[taken] if not (to_tokens and per == "token"))
-    return _Signature(takes, *known, to_steps, to_tokens, differs)
-
-
-def _array(annotation: Any) -> tuple[Any, str | None]:
-    """What kind of array is annotated, and its shape; None where there is none."""
-    for one in (annotation, *typing.get_args(annotation)):
-        if isinstance(one, type) and issubclass(one, AbstractArray):
-            return one.dtype, one.dim_str
-    return None, None
-
-
-def check(method: Method, reward: Reward, *, critic: bool = False, level: Level | None = None) -> None:
-    """Check, before any work, that a method's credit can be computed from a reward.
-
-    Args:
-        method, reward: the two.
-        critic: whether there is one.
-        level: of the values that credit begins with, where that is not the reward's: the loop scores every step.
-
-    Raises:
-        RecipeError: if a part reads what neither the loop nor the reward has, takes values of another level than it is
-            given, or does not make advantages; if shapers or a KL are to change what the credit does not read; or if
-            there is a critic and nothing reads its values, or the other way round.
-    """
-    readers = [name_of(function_of(part)) for part in parts_of(method.credit) if reads_values(part)]
-    if readers and not critic:
-        raise RecipeError(
-            f"credit: {readers[0]} reads the values of a critic, and the recipe has none: add critic: {{}}"
-        )
-    if critic and not readers:
-        raise RecipeError("critic: nothing reads its values: credit needs {part: credit.returns, kind: gae}")
-    levels = {name: node.level for name, node in reward.names().items()}
-    first, *rest = in_turn(method.credit)
-    if isinstance(first, Sum):
-        if method.shaping:
-            raise RecipeError(
-                "method.shaping: a credit by parts does not read the whole reward: shape its parts instead"
-            )
-        ends = [_through(in_turn(chain), _level(name, levels), levels) for name, chain in first.chains.items()]
-        per: Per = "rollout" if set(ends) == {"rollout"} else "token"
-    else:
-        per = _through([first], level or reward.level, levels)
-    _through(rest, per, levels)
-    if method.kl.coefficient and method.kl.place == "reward":
-        _check_kl(method.credit, reward.level, levels)
-
-
-def _through(chain: Iterable[Part | Sum], per: Per, levels: Mapping[str, Level]) -> Per:
-    """The level that values of a level have behind some parts."""
-    for part in chain:
-        if isinstance(part, Sum):
-            raise RecipeError("credit: a sum is of parts of the reward: it comes first, and holds no other sum")
-        name, signature = name_of(function_of(part)), _signature(function_of(part))
-        beside = {x: of for x, of in signature.beside.items() if of.required or x in levels}
-        lacking = [*signature.lacking, *(x for x in beside if x not in levels)]
-        if lacking:
-            raise RecipeError(
-                f"credit: {name} reads {lacking[0]!r}, which the loop does not have; it has: "
-                f"{', '.join(sorted(READS))}; nor is it a part of the reward, whose parts are: {', '.join(levels)}"
-            )
-        if per not in signature.takes:
-            remedy = {
-                "rollout": "put credit.spread before it, or give the reward by steps",
-                "step": "put credit.spread before it, or reduce the reward to one per rollout",
-                "token": "put it before the part that goes over to tokens",
-            }[per]
-            takes = " or ".join(signature.takes)
-            raise RecipeError(f"credit: {name} takes one value per {takes} and is given one per {per}: {remedy}")
-        for x, of in beside.items():
-            wanted = of.level or ("rollout" if per == "rollout" else "step")
-            if levels[x] != wanted:
-                raise RecipeError(
-                    f"credit: {name} reads {x!r} as one value per {wanted}; the reward gives one per {levels[x]}"
-                )
-        if signature.to_steps:
-            per = "step" if any(levels[x] == "step" for x in beside) else "token"
-        per = "token" if signature.to_tokens else per
-    return per
-
-
-def _level(name: str, levels: Mapping[str, Level]) -> Level:
-    if name not in levels:
-        raise RecipeError(f"credit: the reward has no part {name!r} (give one that name): {nearest(name, levels)}")
-    return levels[name]
-
-
-def _check_kl(credit: Credit, level: Level, levels: Mapping[str, Level]) -> None:
-    by_parts = isinstance(in_turn(credit)[0], Sum)
-    outcomes = [name for name in parts_read(credit, levels) if levels[name] == "rollout"]
-    if not by_parts and level == "step":
-        raise RecipeError(
-            "method.kl.place: a rollout's KL is not taken from the rewards of its steps; put it in the loss"
-        )
-    if by_parts and len(outcomes) != 1:
-        raise RecipeError(
-            "method.kl.place: a rollout's KL is taken from the one part of the reward that is of rollouts, and the "
-            f"credit reads {', '.join(outcomes) or 'none'}; put it in the loss"
-        )
-
-
-def parts_read(credit: Credit, levels: Mapping[str, Any]) -> list[str]:
-    """The parts of the reward that a credit reads by name."""
-    summed = [name for one in in_turn(credit) if isinstance(one, Sum) for name in one.chains]
-    beside = [x for part in parts_of(credit) for x in _signature(function_of(part)).beside if x in levels]
-    return list(dict.fromkeys([*summed, *beside]))
-
-
 def advantages(
-    credit: Credit, rollouts: Rollouts, scores: Scores, *, penalty: Float[Tensor, "n"] | None = None
+    credit: Credit,
+    rollouts: Rollouts,
+    scores: Scores,
+    *,
+    penalty: Float[Tensor, "n"] | Float[Tensor, "n t"] | None = None,
 ) -> Float[Tensor, "n"] | Float[Tensor, "n t"]:
     """Advantages of rollouts, or of tokens where the rewards are of steps or a part goes over to tokens.
 
@@ -403,6 +269,8 @@ def advantages(
         ids      tokens                                     spans    the tokens of each step; None without steps
         lengths  written tokens that each value is about    tree     the prefixes that rollouts share
         nodes    which prefixes are the same                values   the critic's, before each value's tokens
+        branches rollouts with a trunk in common
+        baseline_rows  rows that the others are compared with, if some stop where all began
 
     Any other is the part of the reward of that name: `credit.redistribute` shares a reward out by the part
     'importance', in whose steps it then is. A `Sum` begins with parts of the reward in place of the whole.
@@ -417,8 +285,8 @@ def advantages(
         credit: a part, or several in turn.
         rollouts: the batch.
         scores: the rewards, with their parts.
-        penalty: is taken from the reward, one per rollout; where a sum begins with parts, from the one that is of
-            rollouts.
+        penalty: one per rollout: taken from the reward; where a sum begins with parts, from the one that is of
+            rollouts. One per token: taken from the values of tokens, where the credit first has any.
 
     Returns:
         Exactly 0 in rollouts without a score, and at tokens that the policy did not write.
@@ -428,24 +296,49 @@ def advantages(
             potentials no beginning.
         MissingInput: if a part reads tokens and there are none.
     """
-    first, *rest = in_turn(credit)
-    named = {name: scores.parts[name] for name in parts_read(credit, scores.parts)}
-    valid = torch.as_tensor(scored(credit, scores))
-    parts = {name: _flow(part, rollouts, valid) for name, part in named.items()}
-    if isinstance(first, Sum):
-        if penalty is not None:
-            parts |= {x: replace(of, values=of.values - penalty) for x, of in parts.items() if of.per == "rollout"}
-        flow = Flow(torch.zeros(len(rollouts)), "rollout", rollouts, valid, parts=parts).summed(first)
-    else:
-        flow = replace(_flow(scores, rollouts, valid), parts=parts)
-        if penalty is not None:
-            flow = replace(flow, values=flow.values - penalty)
-        flow = flow.through(first)
-    for one in rest:
-        assert not isinstance(one, Sum)
-        flow = flow.through(one)
+    *_, flow = _beginning(credit, rollouts, scores, penalty).along(credit)
     flow = flow if flow.per == "rollout" else flow.on_tokens()
     return torch.where(flow.mask, flow.values, 0.0)
+
+
+def targets(
+    credit: Credit,
+    rollouts: Rollouts,
+    scores: Scores,
+    *,
+    penalty: Float[Tensor, "n"] | Float[Tensor, "n t"] | None = None,
+) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+    """What the critic should have expected before each token, and where that is known: see `Flow.targets`.
+
+    They are those of the one part that reads its values, of which a sum over parts of the reward may have one, too:
+    the critic then expects what that chain makes of its part.
+    """
+    flow = _beginning(credit, rollouts, scores, penalty)
+    for one in in_turn(credit):
+        chains = {flow.part(name): chain for name, chain in one.chains.items()} if isinstance(one, Sum) else {flow: one}
+        for begin, chain in chains.items():
+            for part, made in zip(in_turn(chain), begin.along(chain), strict=True):
+                if not isinstance(part, Sum) and reads_values(part):
+                    return made.targets()
+        *_, flow = flow.along(one)
+    raise ValueError("no part of the credit reads the values of a critic")
+
+
+def _beginning(
+    credit: Credit, rollouts: Rollouts, scores: Scores, penalty: Float[Tensor, "n"] | Float[Tensor, "n t"] | None
+) -> Flow:
+    """The rewards, and beside them the parts that the credit reads by name."""
+    valid = torch.as_tensor(scored(credit, scores))
+    parts = {name: _flow(scores.parts[name], rollouts, valid) for name in parts_read(credit, scores.parts)}
+    by_parts = isinstance(in_turn(credit)[0], Sum)
+    flow = Flow(torch.zeros(len(rollouts)), "rollout", rollouts, valid) if by_parts else _flow(scores, rollouts, valid)
+    if penalty is not None and penalty.ndim == 2:
+        flow = replace(flow, cost=penalty)
+    elif penalty is not None and by_parts:
+        parts |= {x: replace(of, values=of.values - penalty) for x, of in parts.items() if of.per == "rollout"}
+    elif penalty is not None:
+        flow = replace(flow, values=flow.values - penalty)
+    return replace(flow, parts=parts)
 
 
 def scored(credit: Credit, scores: Scores) -> Bool[np.ndarray[Any, Any], "n"]:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from guerdon.core.arrays import to_numpy
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import RecipeError
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.objectives import Critic as Head
 from guerdon.objectives import clipped_value_loss
-from guerdon.train.crediting import goes_to_tokens, reads_values, token_spans
-from guerdon.train.losses import Experience
-from guerdon.train.method import Method, Sum, in_turn
-from guerdon.train.policy import PolicyConfig, positions
-from guerdon.train.scoring import credited
+from guerdon.train import crediting
+from guerdon.train.losses import Experience, teaches_critic
+from guerdon.train.method import Method
+from guerdon.train.policy import PolicyConfig, read
+from guerdon.train.scoring import penalty
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,7 +29,8 @@ if TYPE_CHECKING:
 class CriticConfig:
     """A value head, on the policy's hidden states or on those of a model of its own.
 
-    On the policy's, no gradient passes: the policy's representation is not moved by the critic's noise.
+    On the policy's, no gradient passes: the policy's representation is not moved by the critic's noise. What it learns
+    is said by who reads it: credit gives its values targets, an objective that has a parameter `values` a gradient.
 
     Args:
         model: a model of its own, with the policy's tokenizer, which learns with the head: what `policy` takes. None:
@@ -40,7 +39,8 @@ class CriticConfig:
         start: of the last layer: "random", or "zero", so that every value is 0 at first.
         learning_rate: of the critic; otherwise its optimiser is that of the policy.
         warmup: training steps at the beginning in which only the critic learns.
-        clip: no more is won by moving a value further than this from what it was at sampling; None: no bound.
+        clip: towards targets, no more is won by moving a value further than this from what it was at sampling; None:
+            no bound.
         micro: rollouts that pass through the critic at once when values are computed at sampling.
 
     Raises:
@@ -90,7 +90,7 @@ class Values(torch.nn.Module):
 
 
 class Critic:
-    """A critic that learns beside the policy.
+    """A critic that learns beside the policy; `module` is what accelerate made of it.
 
     Args:
         config: what it is.
@@ -125,7 +125,7 @@ class Critic:
             )
         self._values = Values(head, trunk.float() if own else None).to(accelerator.device)
         optimizer = torch.optim.AdamW(self._values.parameters(), config.learning_rate, **settings)
-        self._prepared, self._optimizer = accelerator.prepare(self._values, optimizer)
+        self.module, self._optimizer = accelerator.prepare(self._values, optimizer)
 
     def alone(self, step: int) -> bool:
         """Whether only the critic learns in a training step, counted from 1."""
@@ -145,27 +145,25 @@ class Critic:
         found = [self._read(self._values, *part) for part in parts]
         return torch.where(attended, torch.cat(found), 0.0) if found else torch.zeros(ids.shape)
 
-    def backward(self, part: Experience, whole: Experience, *, last: bool) -> tuple[float, float]:
+    def expected(self, part: Experience) -> Float[Tensor, "n t"]:
+        """What it expects before each token of a micro-batch, with gradients; 0 where there is none."""
+        values = self._read(self.module, part.prompt_ids, part.prompt_mask, part.ids, part.attended)
+        return torch.where(part.attended, values, 0.0)
+
+    def backward(self, part: Experience, whole: Experience) -> tuple[float, float]:
         """The gradient of a micro-batch's value loss, over the values of its minibatch.
 
         Returns:
             The sum of squared errors of the values at sampling, and how many there are.
         """
-        if not last:
-            with self._accelerator.no_sync(self._prepared):
-                return self._backward(part, whole)
-        return self._backward(part, whole)
-
-    def _backward(self, part: Experience, whole: Experience) -> tuple[float, float]:
         asked = whole.valued
         assert part.values is not None
         assert part.targets is not None
         assert part.valued is not None
         assert asked is not None
-        values = self._read(self._prepared, part.prompt_ids, part.prompt_mask, part.ids, part.attended)
         count = max(1.0, float(asked.sum()))
         loss, sums = clipped_value_loss(
-            values, part.values, part.targets, part.valued, clip=self._config.clip, denominator=count
+            self.expected(part), part.values, part.targets, part.valued, clip=self._config.clip, denominator=count
         )
         self._accelerator.backward(loss * self._accelerator.num_processes)
         return float(sums["error"]), float(sums["steps"])
@@ -173,7 +171,7 @@ class Critic:
     def update(self) -> None:
         """Take a step along the gradients of the micro-batches since the last."""
         if self._max_grad_norm:
-            self._accelerator.clip_grad_norm_(self._prepared.parameters(), self._max_grad_norm)
+            self._accelerator.clip_grad_norm_(self.module.parameters(), self._max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
 
@@ -208,56 +206,21 @@ def states(
     attended: Bool[Tensor, "n t"],
 ) -> Float[Tensor, "n t d"]:
     """The last layer's hidden state before each token of each completion: first that of the prompt's last token."""
-    there = torch.cat([prompt_mask, attended], 1)
-    hidden: Tensor = model(
-        input_ids=torch.cat([prompt_ids, ids], 1),
-        attention_mask=there.long(),
-        position_ids=positions(there),
-        logits_to_keep=1,
-        output_hidden_states=True,
-        use_cache=False,
-    ).hidden_states[-1]
+    passed = read(model, prompt_ids, prompt_mask, ids, attended, logits_to_keep=1, output_hidden_states=True)
+    hidden: Tensor = passed.hidden_states[-1]
     return hidden[:, prompt_ids.shape[1] - 1 : -1]
 
 
-def check(method: Method) -> None:
-    """Check that the critic's targets can be computed: that what reads its values is in the chain of the credit.
-
-    Raises:
-        RecipeError: if it is within a sum over parts of the reward.
-    """
-    if not any(not isinstance(part, Sum) and reads_values(part) for part in in_turn(method.credit)):
-        raise RecipeError("critic: its values are read within a sum: it has one target, that of the whole reward")
-
-
 def targets(method: Method, rollouts: Rollouts, scores: Scores) -> dict[str, Tensor]:
-    """What the critic's values should have been: the advantages that were made with them, plus the values.
+    """What the critic is to learn from scored rollouts.
 
     Returns:
-        The values at sampling, the targets, and where there are any: at each token, or at the first token of each
-        step where the values of steps were read; never in a rollout without a score.
+        The values at sampling, what they should have been, and where that is known: at each token, or at the first
+        token of each step where the values of steps were read; never in a rollout without a score. Nothing, where it
+        learns from the objective.
     """
-    tokens = rollouts.tokens
-    assert tokens is not None
-    assert tokens.values is not None
-    values = torch.as_tensor(tokens.values)
-    chain = tuple(_until_values(method))
-    advantages = torch.as_tensor(credited(replace(method, credit=chain), rollouts, scores))
-    spans = token_spans(rollouts, scores)
-    valued = torch.as_tensor(to_numpy(tokens.written & to_numpy(scores.usable)[:, None]))
-    if spans is not None and not any(goes_to_tokens(part) for part in chain):
-        # A step's advantage stands on all its tokens, and its value before the first of them.
-        begin = torch.as_tensor(spans.begin)
-        there = torch.as_tensor(spans.mask) & (torch.as_tensor(spans.end) > begin)
-        first = torch.zeros(len(valued), valued.shape[1] + 1, dtype=torch.long)
-        first.scatter_add_(1, torch.where(there, begin, valued.shape[1]), there.long())
-        valued = valued & (first[:, :-1] > 0)
-    return {"values": values.float(), "targets": (advantages + values).float(), "valued": valued}
-
-
-def _until_values(method: Method) -> Iterator[Any]:
-    """The parts of a credit up to that which reads values."""
-    for part in in_turn(method.credit):
-        yield part
-        if not isinstance(part, Sum) and reads_values(part):
-            return
+    if teaches_critic(method):
+        return {}
+    assert rollouts.tokens is not None
+    wanted, known = crediting.targets(method.credit, rollouts, scores, penalty=penalty(method, rollouts))
+    return {"values": torch.as_tensor(rollouts.tokens.values).float(), "targets": wanted.float(), "valued": known}

@@ -18,16 +18,21 @@ from torch import Tensor
 
 from guerdon.core.errors import MissingExtra, RecipeError, nearest
 from guerdon.objectives.denoising import Chain
+from guerdon.objectives.denoising.steps import Kind
+from guerdon.train.families import FREE, ByClass, family_of
 from guerdon.train.policy import Lora
 from guerdon.train.run import disk
 
 Picture: TypeAlias = UInt8[np.ndarray[Any, Any], "h w"] | UInt8[np.ndarray[Any, Any], "h w 3"]
 
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
-DIFFUSIONS = ("DDIMScheduler", "DDPMScheduler")
-READ = ("encoder_hidden_states", "pooled_projections", "class_labels")  # conditions that a network may read
+# The kinds of steps that a scheduler has; the first is taken where none is named.
+KINDS: dict[str, tuple[Kind, ...]] = {
+    **dict.fromkeys(FLOWS, ("flow_sde", "dance", "cps")),
+    **dict.fromkeys(("DDIMScheduler", "DDPMScheduler"), ("ddim",)),
+    "LCMScheduler": ("consistency",),
+}
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-FREE = "free_"  # before the name of what stands in a condition's place without a prompt
 
 
 @dataclass(frozen=True)
@@ -108,17 +113,17 @@ class Denoiser:
     """A network, its scheduler, and what makes conditions of prompts and pictures of samples.
 
     Called as `objectives.denoising` calls a policy: with samples, one time per row and the condition; it says the
-    velocity of a flow, or the noise.
+    velocity of a flow, the noise, or for a consistency model the clean sample.
 
     Args:
-        network: of `diffusers`; its first parameter is the sample.
-        scheduler: flow matching, DDIM or DDPM.
+        network: of `diffusers`, of one of the `families`.
+        scheduler: flow matching, DDIM, DDPM or LCM.
         pipeline: the pipeline they are from, if any: it reads prompts and holds the autoencoder.
         size: height and width of a sample; None: the network's.
         lora: whether only adapters learn.
 
     Raises:
-        RecipeError: if the scheduler has no stochastic form, or the network reads a condition that is not known here.
+        RecipeError: if the scheduler has no stochastic form, or the network is of no known family.
     """
 
     def __init__(
@@ -127,20 +132,15 @@ class Denoiser:
         self.network, self.scheduler, self.pipeline, self.lora = network, scheduler, pipeline, lora
         self.guidance = 1.0
         kind = type(scheduler).__name__
-        if kind not in (*FLOWS, *DIFFUSIONS):
+        if kind not in KINDS:
             raise RecipeError(
-                f"denoiser.scheduler: {kind} has no stochastic form here: flow matching, DDIM and DDPM have; name one, "
-                "such as {class: DDIMScheduler}"
+                f"denoiser.scheduler: {kind} has no stochastic form here: flow matching, DDIM, DDPM and LCM have; name "
+                "one, such as {class: DDIMScheduler}"
             )
-        self.flow = kind in FLOWS
-        _check_scheduler(scheduler, flow=self.flow)
-        parameters = inspect.signature(network.forward).parameters
-        self.reads = tuple(name for name in READ if name in parameters and _used(network, name))
-        if getattr(network.config, "addition_embed_type", None) is not None or "img_ids" in parameters:
-            raise RecipeError(f"denoiser: {type(network).__name__} reads more than {', '.join(READ)}: not supported")
-        side = size or network.config.sample_size
-        height, width = (side, side) if isinstance(side, int) else side
-        self.size = (int(network.config.in_channels), int(height), int(width))
+        self.kinds = KINDS[kind]
+        _check_scheduler(scheduler)
+        self.family = family_of(network, pipeline, size)
+        self.size = self.family.size
         self.horizon = float(scheduler.config.num_train_timesteps)
         self._known: dict[str, dict[str, Tensor]] = {}
 
@@ -151,36 +151,43 @@ class Denoiser:
         return found
 
     @property
+    def flow(self) -> bool:
+        """Whether it says the velocity of a flow."""
+        return self.kinds == KINDS[FLOWS[0]]
+
+    @property
+    def consistency(self) -> bool:
+        """Whether it says the clean sample, from wherever it is."""
+        return self.kinds == ("consistency",)
+
+    @property
     def classes(self) -> int:
         """How many classes there are; 0 for a network that reads texts."""
-        if "class_labels" not in self.reads:
-            return 0
-        config = self.network.config
-        return int(config.get("num_embeds_ada_norm") or config.get("num_class_embeds") or 0)
+        return self.family.classes if isinstance(self.family, ByClass) else 0
 
     def chain(self, steps: int, *, kind: str | None = None, a: Any = None, reduce: Any = "mean") -> Chain:
         """The levels that the scheduler gives for so many steps, and how much noise.
 
         The levels of a flow are spread as Flux's pipelines spread them, from 1 to 1/steps and then 0, before the
-        scheduler shifts them; those of DDIM and DDPM are its own.
+        scheduler shifts them; those of other schedulers are their own.
 
         Raises:
             RecipeError: if the kind is not one of the scheduler's, or a step is not defined.
         """
-        kind = kind or ("flow_sde" if self.flow else "ddim")
-        if (kind == "ddim") == self.flow:
-            own = "flow_sde, dance and cps" if self.flow else "ddim"
-            raise RecipeError(f"sampling.kind: {type(self.scheduler).__name__} has {own}, got {kind}")
+        kind = kind or self.kinds[0]
+        if kind not in self.kinds:
+            raise RecipeError(f"sampling.kind: {type(self.scheduler).__name__} has {', '.join(self.kinds)}, got {kind}")
         try:
             levels, times = self._levels(steps)
             a = (0.7 if self.flow else 1.0) if a is None else a
-            return Chain(levels, kind, a, times=times, reduce=reduce)  # type: ignore[arg-type]
+            return Chain(levels, kind, a, times=times, reduce=reduce)
         except ValueError as error:
             raise RecipeError(f"sampling: {error}") from error
 
     def _levels(self, steps: int) -> tuple[Tensor, Tensor]:
         if self.flow:
-            self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps))
+            shift = {"mu": self._shift()} if self.scheduler.config.get("use_dynamic_shifting") else {}
+            self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), **shift)
             levels = self.scheduler.sigmas.float().cpu()
             if len(levels) != steps + 1:
                 raise ValueError(f"the scheduler makes {len(levels) - 1} steps of {steps}")
@@ -188,9 +195,17 @@ class Denoiser:
         self.scheduler.set_timesteps(steps)
         told = self.scheduler.timesteps.cpu()
         signal = self.scheduler.alphas_cumprod[told].float()
-        last = torch.as_tensor(getattr(self.scheduler, "final_alpha_cumprod", 1.0)).float()
+        final = 1.0 if self.consistency else getattr(self.scheduler, "final_alpha_cumprod", 1.0)
+        last = torch.as_tensor(final).float()
         last = last if last > signal[-1] else torch.ones(())
         return torch.cat([signal, last[None]]), torch.cat([told, told.new_zeros(1)])
+
+    def _shift(self) -> float:
+        """How far times are shifted towards the noise: linear in the size of the picture, as the pipelines have it."""
+        config = self.scheduler.config
+        least, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        return float(low + (high - low) * (self.family.tokens - least) / (most - least))
 
     def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """What the network reads of prompts: one entry per row, and with guidance also of no prompt.
@@ -200,50 +215,43 @@ class Denoiser:
         """
         for prompt in dict.fromkeys(prompts):
             if prompt not in self._known:
-                self._known[prompt] = self._encoded(prompt)
+                with torch.no_grad():
+                    found = self.family.encode(prompt, self.device)
+                self._known[prompt] = {name: value.cpu() for name, value in found.items()}
         names = self._known[prompts[0]] if prompts else {}
         return {name: torch.cat([self._known[p][name] for p in prompts]).to(self.device) for name in names}
 
-    @torch.no_grad()
-    def _encoded(self, prompt: str) -> dict[str, Tensor]:
-        if self.classes:
-            if not prompt.isdecimal() or int(prompt) >= self.classes:
-                raise RecipeError(f"prompts: {prompt!r} is not a class: they are 0 to {self.classes - 1}")
-            return {
-                "class_labels": torch.tensor([int(prompt)]),
-                f"{FREE}class_labels": torch.tensor([self.classes]),
-            }
-        encode = self.pipeline.encode_prompt
-        known = {"prompt": [prompt], "device": self.device, "num_images_per_prompt": 1}
-        known |= {"do_classifier_free_guidance": True}
-        required = [p.name for p in inspect.signature(encode).parameters.values() if p.default is p.empty]
-        embeds = encode(**{**dict.fromkeys(required), **known})
-        names: tuple[str, ...] = ("encoder_hidden_states", f"{FREE}encoder_hidden_states")
-        if "pooled_projections" in self.reads:
-            names = (*names, "pooled_projections", f"{FREE}pooled_projections")
-        return {name: value.cpu() for name, value in zip(names, embeds, strict=False)}
-
     def __call__(self, x: Float[Tensor, "n *d"], time: Float[Tensor, "n"], **condition: Tensor) -> Tensor:
-        """The velocity, or the noise, of samples; guided where `guidance` is above 1."""
+        """The velocity, the noise or the clean form of samples; guided where `guidance` is above 1.
+
+        A network that was distilled to be told the guidance is; any other is asked with and without the prompt.
+        """
         own = {name: value for name, value in condition.items() if not name.startswith(FREE)}
-        if self.guidance == 1.0:
+        if self.guidance == 1.0 or self.family.told:
             return self.predict(x, time, **own)
         both = {name: torch.cat([value, condition[FREE + name]]) for name, value in own.items()}
         said, free = self.predict(torch.cat([x, x]), torch.cat([time, time]), **both).chunk(2)
         return free + self.guidance * (said - free)
 
     def predict(self, x: Float[Tensor, "n *d"], time: Float[Tensor, "n"], **condition: Tensor) -> Tensor:
-        """The same without guidance."""
+        """The same without asking for what is said without the prompt."""
         dtype = next(self.network.parameters()).dtype
         condition = {name: v.to(dtype) if v.is_floating_point() else v for name, v in condition.items()}
-        said: Tensor = self.network(x.to(dtype), timestep=time, **condition, return_dict=False)[0]
+        said = self.family.ask(x.to(dtype), time, condition, self.guidance)
         output = said[:, : x.shape[1]].to(x.dtype)  # what follows is a learned variance
-        if self.flow or self.scheduler.config.prediction_type == "epsilon":
+        if self.flow:
             return output
         signal: Tensor = self.scheduler.alphas_cumprod.to(x)[time.long()].reshape(-1, *[1] * (x.ndim - 1))
         if self.scheduler.config.prediction_type == "v_prediction":
-            return signal.sqrt() * output + (1 - signal).sqrt() * x
-        return (x - signal.sqrt() * output) / (1 - signal).sqrt()
+            output = signal.sqrt() * output + (1 - signal).sqrt() * x
+        elif self.scheduler.config.prediction_type == "sample":
+            output = (x - signal.sqrt() * output) / (1 - signal).sqrt()
+        if not self.consistency:
+            return output
+        skip, out = self.scheduler.get_scalings_for_boundary_condition_discrete(time.to(x))
+        clean = (x - (1 - signal).sqrt() * output) / signal.sqrt()
+        found: Tensor = skip.reshape(signal.shape) * x + out.reshape(signal.shape) * clean
+        return found
 
     @torch.no_grad()
     def decode(self, samples: Float[Tensor, "n *d"], *, chunk: int = 64) -> list[Picture]:
@@ -378,8 +386,8 @@ def _changed(scheduler: Any, settings: dict[str, Any]) -> Any:
     if not settings:
         return scheduler
     name = settings.pop("class", type(scheduler).__name__)
-    if name not in (*FLOWS, *DIFFUSIONS, type(scheduler).__name__):
-        raise RecipeError(f"denoiser.scheduler.class: {name!r} is not known: {nearest(name, [*FLOWS, *DIFFUSIONS])}")
+    if name not in (*KINDS, type(scheduler).__name__):
+        raise RecipeError(f"denoiser.scheduler.class: {name!r} is not known: {nearest(name, KINDS)}")
     kind = getattr(diffusers, name)
     known = inspect.signature(kind.__init__).parameters
     for setting in settings:
@@ -388,13 +396,8 @@ def _changed(scheduler: Any, settings: dict[str, Any]) -> Any:
     return kind.from_config(scheduler.config, **settings)
 
 
-def _check_scheduler(scheduler: Any, *, flow: bool) -> None:
+def _check_scheduler(scheduler: Any) -> None:
     config = scheduler.config
-    if flow and config.get("use_dynamic_shifting"):
-        raise RecipeError(
-            "denoiser.scheduler: a shift that depends on the size is not known here: set {use_dynamic_shifting: false, "
-            "shift: …}"
-        )
     for setting in ("clip_sample", "thresholding"):
         if config.get(setting):
             raise RecipeError(
@@ -420,9 +423,3 @@ def _adapt(network: Any, lora: Lora) -> None:
             peft.inject_adapter_in_model(config, network)
     except ValueError as error:
         raise RecipeError(f"denoiser.lora: {error}") from error
-
-
-def _used(network: Any, name: str) -> bool:
-    """Whether a network that has a parameter for classes has any."""
-    config = network.config
-    return name != "class_labels" or bool(config.get("num_embeds_ada_norm") or config.get("num_class_embeds"))

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from jaxtyping import Float
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from guerdon.algebra import Reward
 from guerdon.core.context import Context
-from guerdon.core.errors import GuerdonError, RecipeError
-from guerdon.core.rollouts import RESERVED, Rollouts, Tokens
+from guerdon.core.errors import RecipeError
+from guerdon.core.rollouts import RESERVED, Rollouts, Tokens, Tree
 from guerdon.engine import Engine, require
+from guerdon.objectives.denoising import Chain, uniform
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train import report
-from guerdon.train.checkpoint import Checkpoint, trainable_state
+from guerdon.train.checkpoint import Checkpoint
 from guerdon.train.denoiser import Denoiser, Picture, build
-from guerdon.train.denoising_recipe import DenoisingRecipe
+from guerdon.train.denoising_recipe import DenoisingRecipe, DenoisingSampling, given
 from guerdon.train.digits import digits, teach
-from guerdon.train.learning import rate
-from guerdon.train.method import Method
+from guerdon.train.distributed import as_on_main, on_main
+from guerdon.train.loop import Standing, adamw, last_checkpoint, reference
 from guerdon.train.progress import ticker
 from guerdon.train.prompts import Prompts, Row
 from guerdon.train.run import Run
-from guerdon.train.scoring import Abstentions
 
 
 class Drawn(Protocol):
@@ -65,34 +64,39 @@ class Classes:
         return [{"prompt": str(i % self.number)} for i in range(n)]
 
 
-@dataclass
-class DenoisingJob:
+@dataclass(kw_only=True)
+class DenoisingJob(Standing):
     """All that a step needs, and where the run stands."""
 
-    recipe: DenoisingRecipe
-    method: Method
-    reward: Reward
-    accelerator: Accelerator
     denoiser: Denoiser
     prompts: Drawn
     held_out: list[Row]
-    engine: Engine
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    run: Run
-    console: Console | None
+    noise: Float[Tensor, "t"] | None = None  # of each step, where it is calibrated
     real: tuple[list[Picture], list[str]] | None = None  # real pictures and their prompts
-    reference: dict[str, Tensor] | None = None  # the weights the KL refers to
-    step: int = 0
-    before: dict[str, Any] | None = None
-    abstentions: Abstentions = field(default_factory=Abstentions)
-    started: float = field(default_factory=time.monotonic)
-    seconds: float = 0.0  # spent by earlier processes of this run
 
     @property
-    def elapsed(self) -> float:
-        """Seconds of work on this run, by this process and earlier ones."""
-        return self.seconds + time.monotonic() - self.started
+    def network(self) -> nn.Module:
+        """The denoiser's."""
+        network: nn.Module = self.denoiser.network
+        return network
+
+    def chain(self) -> Chain:
+        """That of sampling, before it is said which steps explore."""
+        sampling = self.recipe.sampling
+        kind = sampling.kind if sampling.calibration is None else "dance"
+        return self.denoiser.chain(sampling.steps, kind=kind, a=sampling.a, reduce=sampling.reduce)
+
+    def checkpoint(self) -> Checkpoint:
+        """With the noise of each step."""
+        found = super().checkpoint()
+        found.state["noise"] = None if self.noise is None else self.noise.tolist()
+        return found
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """With the noise of each step."""
+        if self.noise is not None:
+            self.noise = torch.tensor(checkpoint.state["noise"])
+        super().go_on(checkpoint)
 
 
 def prepare(
@@ -101,6 +105,7 @@ def prepare(
     engine: Engine,
     run: Run,
     console: Console | None,
+    *,
     allow_import: bool,
 ) -> DenoisingJob:
     """Everything built, and the policy as the last checkpoint has it, or newly taught.
@@ -110,8 +115,10 @@ def prepare(
         MissingInput: if prompts lack a column that the reward reads.
     """
     started = time.monotonic()
-    if accelerator.num_processes > 1:
-        raise RecipeError("a denoising policy is trained by one process: start `guerdon train` by itself")
+    if recipe.batch.prompts % accelerator.num_processes:
+        raise RecipeError(
+            f"batch: {recipe.batch.prompts} prompts do not divide over {accelerator.num_processes} processes"
+        )
     reward = recipe.load_reward(allow_import=allow_import)
     denoiser = build(recipe.denoiser, recipe.seed)
     if recipe.prompts is None and not denoiser.classes:
@@ -122,58 +129,47 @@ def prepare(
         else Prompts(recipe.prompts, seed=recipe.seed)
     )
     held_out = prompts.held_out(recipe.evaluation.prompts)
-    sampling = recipe.sampling
-    denoiser.chain(sampling.steps, kind=sampling.kind, a=sampling.a, reduce=sampling.reduce)
+    noise = _noise(denoiser, recipe.sampling)
     _check_columns(reward, held_out[0], denoiser)
-    denoiser.guidance = sampling.guidance
+    denoiser.guidance = recipe.sampling.guidance
     denoiser.network.to(accelerator.device)
     if denoiser.pipeline is not None:
         denoiser.pipeline.to(accelerator.device)
     denoiser.encode([row["prompt"] for row in held_out])
-    checkpoint, broken = checkpoints.latest(run.folder / "checkpoints")
-    if console:
-        for warning in broken:
-            console.print(warning)
+    checkpoint = last_checkpoint(run, console)
     if checkpoint is not None:
         checkpoints.restore(denoiser.network, checkpoint.weights)
     elif recipe.teach is not None:
         _teach(denoiser, recipe, console)
-    settings = recipe.optimizer
-    learned = [parameter for parameter in denoiser.network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        learned, settings.learning_rate, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
-    )
+    as_on_main(accelerator, denoiser.network.parameters())
     updates = recipe.steps * recipe.batch.passes * recipe.batch.minibatches
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate, settings=settings, updates=updates))
+    optimizer, schedule = adamw(denoiser.network, recipe.optimizer, updates)
     job = DenoisingJob(
-        recipe, recipe.load_method(), reward, accelerator, denoiser, prompts, held_out, engine, optimizer, schedule,
-        run, console, real=_real(recipe), started=started,
+        recipe=recipe, method=recipe.load_method(), reward=reward, accelerator=accelerator, engine=engine,
+        denoiser=denoiser, prompts=prompts, held_out=held_out, optimizer=optimizer, schedule=schedule, run=run,
+        console=console, noise=noise, real=_real(recipe), started=started,
     )  # fmt: skip
     if checkpoint is not None:
-        _resume(job, checkpoint)
+        job.go_on(checkpoint)
     else:
-        run.rewind(-1)
-    if job.method.kl.coefficient or recipe.keep.kl:
-        job.reference = _reference(job)
+        on_main(accelerator, lambda: run.rewind(-1))
+    if job.method.kl.coefficient or recipe.keep.kl or "ref_logp" in given(job.method):
+        job.reference = reference(job)
     return job
 
 
-def save(job: DenoisingJob) -> None:
-    """Write a checkpoint, and the report as it stands."""
-    state = {
-        "seconds": job.elapsed,
-        "before": job.before,
-        "schedule": job.schedule.state_dict()["last_epoch"],
-        "abstentions": job.abstentions.state(),
-    }
-    weights, reward = trainable_state(job.denoiser.network), job.reward.state_dict()
-    checkpoint = Checkpoint(job.step, weights, job.optimizer.state_dict(), reward, state)
-    checkpoints.save(job.run.folder / "checkpoints", checkpoint, keep=job.recipe.keep.checkpoints)
-    try:
-        report.write(job.run)
-    except GuerdonError as error:  # a page that cannot be drawn is no reason to stop training
-        if job.console:
-            job.console.print(f"no report: {error}")
+def _noise(denoiser: Denoiser, sampling: DenoisingSampling) -> Float[Tensor, "t"] | None:
+    """What calibration begins with, as deviations per square root of time; and whether sampling can be done at all."""
+    chain = denoiser.chain(sampling.steps, kind=sampling.kind, a=sampling.a, reduce=sampling.reduce)
+    if denoiser.consistency and (sampling.a, sampling.window, sampling.singular) != (None, None, False):
+        raise RecipeError("sampling: the noise of a consistency model is its own: set neither a, window nor singular")
+    if sampling.calibration is None:
+        return None
+    if not denoiser.flow:
+        raise RecipeError("sampling.calibration: the noise of a flow is calibrated; DDIM's is tied to its levels")
+    first, last = sampling.explored
+    explored = chain.exploring(uniform(len(chain), float(chain.amount[0]), first=first, last=last))
+    return explored.std / (chain.levels[:-1] - chain.levels[1:]).sqrt()
 
 
 def _teach(denoiser: Denoiser, recipe: DenoisingRecipe, console: Console | None) -> None:
@@ -204,37 +200,14 @@ def _check_columns(reward: Reward, row: Row, denoiser: Denoiser) -> None:
 
 def rollouts(
     rows: Sequence[Row],
-    pictures: Sequence[Picture],
+    pictures: Sequence[Picture | None],
     groups: Sequence[int],
     taken: np.ndarray[Any, Any],
     logp: np.ndarray[Any, Any] | None = None,
+    tree: Tree | None = None,
 ) -> Rollouts:
     """Pictures as rollouts, a denoising step as a token: the stochastic ones are what the policy wrote."""
     columns = {name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", *RESERVED)}
     tokens = Tokens(np.zeros(taken.shape, np.int64), written=taken, attended=np.ones(taken.shape, bool), logp=logp)
     prompts = [row["prompt"] for row in rows]
-    return Rollouts(prompts, list(pictures), columns, groups=np.asarray(groups, np.int64), tokens=tokens)
-
-
-def _resume(job: DenoisingJob, checkpoint: Checkpoint) -> None:
-    job.optimizer.load_state_dict(checkpoint.optimizer)
-    job.schedule.last_epoch = checkpoint.state["schedule"]
-    job.schedule._last_lr = [group["lr"] for group in job.optimizer.param_groups]
-    job.reward.load_state_dict(checkpoint.reward)
-    job.abstentions = Abstentions.restored(checkpoint.state["abstentions"])
-    job.step, job.before, job.seconds = checkpoint.step, checkpoint.state["before"], checkpoint.state["seconds"]
-    job.run.rewind(job.step)
-    if job.console:
-        job.console.print(f"{job.run.folder}: going on after step {job.step}")
-
-
-def _reference(job: DenoisingJob) -> dict[str, Tensor]:
-    """The policy's weights as training found them, kept beside the checkpoints."""
-    folder = job.run.folder / "checkpoints" / "reference"
-    if job.step == 0:
-        weights = {name: value.detach().clone() for name, value in trainable_state(job.denoiser.network).items()}
-        checkpoints.save(folder, Checkpoint(0, weights, {}, {}, {}), keep=1)
-    start, broken = checkpoints.latest(folder)
-    if start is None:
-        raise GuerdonError(f"{folder} has no whole copy of the reference policy {broken}: use --fresh")
-    return {name: value.to(job.denoiser.device) for name, value in start.weights.items()}
+    return Rollouts(prompts, list(pictures), columns, groups=np.asarray(groups, np.int64), tokens=tokens, tree=tree)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,14 +10,41 @@ from typing import Any, Literal
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import RecipeError, SpecError
 from guerdon.core.parts import name_of
-from guerdon.train import crediting, losses
+from guerdon.core.scores import Level
+from guerdon.train import chains
 from guerdon.train.denoiser import DenoiserConfig
 from guerdon.train.digits import DenoisingTeach
 from guerdon.train.method import Method, function_of, in_turn, options
 from guerdon.train.prompts import PromptsConfig
-from guerdon.train.recipe import Batch, Keeping, Optimizer, Shared
+from guerdon.train.recipe import Shared
 
-GIVEN = ("logp", "old_logp", "advantages", "mask", "kl", "denominator")  # what the loop has for an objective
+# What the loop has for an objective.
+GIVEN = (
+    "logp", "old_logp", "advantages", "mask", "kl", "denominator", "ref_logp", "rewards", "groups", "valid",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the noise of the steps follows what it does: `objectives.denoising.calibrated`, after each training step.
+
+    Args:
+        balance: a step whose gains and losses differ in number by less than this share of the rollouts gets more.
+        change: by so much, in the unit of `a`; the others get so much less.
+        floor: the least, above 0.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    balance: float = 0.1
+    change: float = 0.02
+    floor: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.balance <= 1 or not self.change > 0 or not self.floor > 0:
+            given = f"{self.balance}, {self.change} and {self.floor}"
+            raise ValueError(f"balance lies in [0, 1], change and floor are above 0, got {given}")
 
 
 @dataclass(frozen=True)
@@ -25,25 +53,38 @@ class DenoisingSampling:
 
     Args:
         steps: denoising steps of a trajectory.
-        kind: of `objectives.denoising.step`; None: 'flow_sde' for a flow-matching scheduler, 'ddim' for DDIM and DDPM.
+        kind: of `objectives.denoising.step`; None: 'flow_sde' for a flow-matching scheduler, 'ddim' for DDIM and DDPM,
+            'consistency' for LCM, all of whose steps but the last explore.
         a: how much noise a step adds; None: 0.7 for flows, 1 for ddim.
-        guidance: of classifier-free guidance, while sampling and learning alike; 1: none.
+        guidance: while sampling and learning alike; 1: none. Classifier-free, or what the network is told, where it
+            reads a guidance.
         window: the first step that explores and the first that does so no more; None: all but the last, whose noise
             would stay in the picture.
-        singular: the rollouts of a group begin with the same noise and explore at one step only, drawn for each group
-            from the window: what tells them apart is due to that step (G2RPO, arXiv 2510.01982).
+        singular: the rollouts of a group begin with the same noise and explore at one step each, those of the window in
+            turn: what tells rollouts with one step apart is due to its noise (G²RPO, arXiv 2510.01982).
+        granularities: with `singular`, at which strides the steps behind the one that explored are taken; the pictures
+            of each are scored, and credit compares each with its like and adds what it finds. The first is 1.
+        branches: with `interval`, so many rollouts of a group, one behind the other, share all that comes before it.
+        interval: how many of the last steps are learned from, at the first training step and at the last; those before
+            explore, too, and teach nothing (B²-DiffuRL, arXiv 2503.11240).
+        calibration: the noise of each step follows what it does (DenseGRPO, arXiv 2601.20218); it begins as that of
+            'flow_sde', and needs credit that begins with potentials. None: it does not.
         reduce: a step's log-probability is the 'mean' or the 'sum' over the elements of a sample.
 
     Raises:
-        ValueError: if a number is out of range, or the window is not within the steps.
+        ValueError: if a number is out of range, the window is not within the steps, or settings do not go together.
     """
 
     steps: int = 10
-    kind: Literal["flow_sde", "dance", "cps", "ddim"] | None = None
+    kind: Literal["flow_sde", "dance", "cps", "ddim", "consistency"] | None = None
     a: float | None = None
     guidance: float = 1.0
     window: tuple[int, int] | None = None
     singular: bool = False
+    granularities: tuple[int, ...] = (1,)
+    branches: int = 1
+    interval: tuple[int, int] | None = None
+    calibration: Calibration | None = None
     reduce: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
@@ -54,6 +95,23 @@ class DenoisingSampling:
         first, last = self.explored
         if not 0 <= first < last <= self.steps:
             raise ValueError(f"window: steps {first} to {last} are not in a trajectory of {self.steps}")
+        if self.granularities[:1] != (1,) or len(set(self.granularities)) < len(self.granularities):
+            raise ValueError(f"granularities are different strides, 1 before others, got {list(self.granularities)}")
+        if len(self.granularities) > 1 and not self.singular:
+            raise ValueError("granularities are views of one step: set singular: true")
+        if self.branches < 1 or (self.branches > 1 and self.interval is None):
+            raise ValueError("branches are at least 1, and part where the interval begins: set interval")
+        if self.interval is not None:
+            shortest, longest = self.interval
+            if not 1 <= shortest <= longest <= self.steps or last <= self.steps - shortest:
+                raise ValueError(
+                    f"interval: from the last {shortest} to the last {longest} of {self.steps} steps, of which those "
+                    f"before step {last} explore: they grow, and explore"
+                )
+        if self.singular and (self.interval is not None or self.calibration is not None):
+            raise ValueError("singular: a single step explores: neither interval nor calibration goes with it")
+        if self.calibration is not None and self.kind not in (None, "flow_sde"):
+            raise ValueError(f"calibration begins with the noise of flow_sde, got kind {self.kind!r}")
 
     @property
     def explored(self) -> tuple[int, int]:
@@ -83,46 +141,31 @@ class DenoisingEvaluation:
             raise ValueError(f"prompts, batch and steps must be at least 1 and every at least 0, got {given}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DenoisingRecipe(Shared):
     """A training run of a denoising policy.
 
+    For the reward a completion is a picture, an array "h w" or "h w 3" of bytes; `batch.micro` counts denoising steps.
+
     Args:
-        name: the run's folder is `runs/NAME`.
+        name, reward, steps, batch, optimizer, keep, max_abstain, seed, device, threads: see `Shared`.
         denoiser: the diffusion or flow model.
-        reward: the reward expression; a completion is a picture, an array "h w" or "h w 3" of bytes.
-        steps: how many times pictures are sampled and learned from.
         prompts: texts; None: the classes of the model, written as numbers.
         method: a preset's name, or `{preset: NAME, credit: {…}, objective: {…}, kl: {…}, sampling: {…}}`.
         sampling: denoising steps, noise, guidance.
         teach: learning from data before, if any.
-        batch: as for language; `micro` counts denoising steps.
-        optimizer, evaluation, keep: see there.
-        max_abstain: training stops when more than this share of the last batches' rollouts have no score.
-        seed: of everything.
-        device: 'auto' takes a GPU where there is one.
-        threads: CPU threads of torch; 0 leaves torch's choice.
+        evaluation: see there.
     """
 
-    name: str
     denoiser: DenoiserConfig
-    reward: Any
-    steps: int
     prompts: PromptsConfig | None = None
     method: Any = "flow_grpo"
     sampling: DenoisingSampling = field(default_factory=DenoisingSampling)
     teach: DenoisingTeach | None = None
-    batch: Batch = field(default_factory=Batch)
-    optimizer: Optimizer = field(default_factory=Optimizer)
     evaluation: DenoisingEvaluation = field(default_factory=DenoisingEvaluation)
-    keep: Keeping = field(default_factory=Keeping)
-    max_abstain: float = 0.2
-    seed: int = 0
-    device: Literal["auto", "cpu"] = "auto"
-    threads: int = 0
 
     def __post_init__(self) -> None:
-        self.check_common()
+        super().__post_init__()
         if self.teach is not None and self.denoiser.from_config is None:
             raise ValueError("teach: digits are taught to a model built on the spot: use denoiser.from_config")
 
@@ -139,18 +182,32 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Denoisi
         method = recipe.load_method()
     except SpecError as error:
         raise RecipeError(str(error)) from error
-    crediting.check(method, reward, level="step" if reads_potentials(method) else None)
+    level: Level | None = "step" if reads_potentials(method) else None
+    chains.check(method, reward, branches=recipe.sampling.interval is not None, level=level)
     _check(method)
-    if method.sampling.group * recipe.batch.prompts % recipe.batch.minibatches:
-        rollouts = method.sampling.group * recipe.batch.prompts
-        raise RecipeError(f"batch.minibatches: {rollouts} rollouts do not divide into {recipe.batch.minibatches}")
+    if recipe.prompts is not None and recipe.prompts.stages is not None:
+        raise RecipeError("prompts.stages: not for a denoising policy")
+    _check_groups(recipe, method)
     return recipe
 
 
 def reads_potentials(method: Method) -> bool:
     """Whether credit begins with what each intermediate sample is worth: then those are completed and scored, too."""
     first = in_turn(method.credit)[0]
-    return callable(first) and crediting.differs(first)
+    return callable(first) and chains.differs(first)
+
+
+def given(method: Method) -> tuple[str, ...]:
+    """What the loop gives a method's objective: all that is no option of it, but what the loop does not have."""
+    parameters = inspect.signature(function_of(method.objective)).parameters.values()
+    chosen = options(method.objective)
+    free = [x for x in parameters if x.name not in chosen and x.kind is not x.VAR_KEYWORD]
+    return tuple(x.name for x in free if x.name in GIVEN or x.default is x.empty)
+
+
+def by_groups(method: Method) -> bool:
+    """Whether the objective compares the rollouts of a group: then a group is never cut in two."""
+    return "groups" in given(method)
 
 
 def _check(method: Method) -> None:
@@ -159,21 +216,23 @@ def _check(method: Method) -> None:
     Raises:
         RecipeError: naming the setting.
     """
-    strange = [name for name in losses.given(method) if name not in GIVEN]
+    reads, name = given(method), name_of(function_of(method.objective))
+    strange = [one for one in reads if one not in GIVEN]
     if strange:
-        name = name_of(function_of(method.objective))
         raise RecipeError(
             f"objective: {name} reads {strange[0]!r}, which a denoising policy does not have; it has: "
             f"{', '.join(GIVEN)}"
         )
-    if not {"logp", "old_logp", "advantages", "mask"} <= set(losses.given(method)):
-        raise RecipeError(f"objective: {name_of(function_of(method.objective))} is no policy gradient")
+    if not {"logp", "mask", "denominator"} <= set(reads) or not {"advantages", "rewards"} & set(reads):
+        raise RecipeError(f"objective: {name} does not learn from log-probabilities of steps and what they earned")
+    if method.kl.coefficient and "kl" not in reads:
+        raise RecipeError(f"kl: {name} takes no penalty per step: set its coefficient to 0")
     if method.kl.coefficient and method.kl.place != "loss":
         raise RecipeError("method.kl.place: the KL of a denoising step is known exactly and belongs in the loss")
     settings = {
         "kl.corrected": method.kl.corrected, "entropy": method.entropy, "constraint": method.constraint,
         "sampling.dynamic": method.sampling.dynamic, "sampling.external": method.sampling.external,
-        "reads": method.reads,
+        "sampling.filter": method.sampling.filter, "sampling.begin": method.sampling.begin, "reads": method.reads,
     }  # fmt: skip
     for setting, value in settings.items():
         if value:
@@ -182,3 +241,28 @@ def _check(method: Method) -> None:
         raise RecipeError("method.denominator: a denoising policy's losses are divided by that of the batch")
     if options(method.objective).get("aggregate") == "constant" and not options(method.objective).get("length"):
         raise RecipeError("objective.length: aggregate 'constant' needs the number of steps to divide by")
+
+
+def _check_groups(recipe: DenoisingRecipe, method: Method) -> None:
+    """How many pictures a prompt has, against how they are to be sampled and divided.
+
+    Raises:
+        RecipeError: naming the setting.
+    """
+    group, sampling = method.sampling.group, recipe.sampling
+    first, last = sampling.explored
+    if sampling.singular and group % (last - first):
+        raise RecipeError(
+            f"sampling.singular: {group} pictures of a prompt do not divide over the {last - first} steps of the window"
+        )
+    if group % sampling.branches:
+        raise RecipeError(f"sampling.branches: {group} pictures of a prompt do not divide into {sampling.branches}")
+    if sampling.calibration is not None and not reads_potentials(method):
+        raise RecipeError(
+            "sampling.calibration: it reads what each step gained: use credit of potentials, as dense_grpo has"
+        )
+    if len(sampling.granularities) > 1 and reads_potentials(method):
+        raise RecipeError("sampling.granularities: credit of potentials has its own views of a step: leave them out")
+    units, what = (recipe.batch.prompts, "groups") if by_groups(method) else (group * recipe.batch.prompts, "rollouts")
+    if units % recipe.batch.minibatches:
+        raise RecipeError(f"batch.minibatches: {units} {what} do not divide into {recipe.batch.minibatches}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
 
 from guerdon.core.errors import GuerdonError
 
@@ -49,3 +51,22 @@ def share(accelerator: Accelerator, rows: Sequence[T]) -> Sequence[T]:
     """This process's contiguous part of some rows; the parts in rank order are the whole."""
     n, world, rank = len(rows), accelerator.num_processes, accelerator.process_index
     return rows[n * rank // world : n * (rank + 1) // world]
+
+
+def add_gradients(accelerator: Accelerator, weights: Sequence[nn.Parameter]) -> None:
+    """Make every gradient the sum over all processes; where none of them has one, there is none."""
+    if accelerator.num_processes == 1:
+        return
+    there = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.uint8, device=accelerator.device)
+    dist.all_reduce(there, dist.ReduceOp.MAX)
+    for weight, known in zip(weights, there.tolist(), strict=True):
+        if known:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            dist.all_reduce(weight.grad)
+
+
+def as_on_main(accelerator: Accelerator, weights: Iterable[Tensor]) -> None:
+    """Give every process the main one's weights, in place."""
+    if accelerator.num_processes > 1:
+        for weight in weights:
+            dist.broadcast(weight.detach(), 0)

@@ -70,7 +70,8 @@ class Generated:
         prompt_mask: True where the prompt has a token.
         ids: the completions, padded on the right.
         written: True where the policy chose the token. The end-of-sequence token is such a choice, and so are the
-            tokens of a stop text.
+            tokens of a stop text; what a completion was begun with is not.
+        attended: True where there is a token.
         logp: log-probability of each token at the sampling temperature (at temperature 1 where that is 0).
         entropy: of the same distribution, in nats.
         finished: True where the completion ended by itself, False where it was cut at `max_tokens`.
@@ -83,6 +84,7 @@ class Generated:
     prompt_mask: Bool[Tensor, "n p"]
     ids: Int[Tensor, "n t"]
     written: Bool[Tensor, "n t"]
+    attended: Bool[Tensor, "n t"]
     logp: Float[Tensor, "n t"]
     entropy: Float[Tensor, "n t"]
     finished: Bool[Tensor, "n"]
@@ -90,9 +92,9 @@ class Generated:
 
     def tokens(self) -> Tokens:
         """The tokens as rollouts carry them, in NumPy."""
-        written = self.written.cpu().numpy()
-        logp, entropy = self.logp.cpu().numpy(), self.entropy.cpu().numpy()
-        return Tokens(self.ids.cpu().numpy(), written, written, logp=logp, entropy=entropy, offsets=self.offsets)
+        columns = (self.ids, self.written, self.attended, self.logp, self.entropy)
+        ids, written, attended, logp, entropy = (x.cpu().numpy() for x in columns)
+        return Tokens(ids, written, attended, logp=logp, entropy=entropy, offsets=self.offsets)
 
 
 def uniforms(
@@ -182,6 +184,7 @@ def generate(
     *,
     uniforms: Float[np.ndarray[Any, Any], "n max_tokens"],
     config: SamplingConfig,
+    begun: Sequence[Sequence[int]] | None = None,
 ) -> Generated:
     """Sample one completion per prompt; the randomness is handed in.
 
@@ -189,8 +192,8 @@ def generate(
     processes, changes it only where a rounding error moves a boundary of the cumulative distribution across its
     uniform, which is rare.
 
-    The model is put into evaluation mode while it generates. Rows that are finished leave the batch; equal prompts
-    are read once.
+    The model is put into evaluation mode while it generates. Rows that are finished leave the batch; what rows begin
+    with alike is read once.
 
     Args:
         model: a causal language model of `transformers`.
@@ -198,11 +201,16 @@ def generate(
         prompts: text or chat messages.
         uniforms: one row per prompt, see `uniforms`.
         config: how to sample.
+        begun: tokens that each completion begins with, fewer than `max_tokens`, which they count towards. They are
+            part of the completion and of its text, and not written; their log-probability and entropy are 0.
 
     Raises:
         RecipeError: if a prompt cannot be encoded, or is so long that `max_tokens` more do not fit the model's context.
-        ValueError: if there are not enough uniforms.
+        ValueError: if there are not enough uniforms, or a beginning leaves no room.
     """
+    begun = [[]] * len(prompts) if begun is None else begun
+    if len(begun) != len(prompts) or max(map(len, begun), default=0) >= config.max_tokens:
+        raise ValueError(f"{len(prompts)} prompts need as many beginnings, of fewer than {config.max_tokens} tokens")
     if len(uniforms) != len(prompts) or uniforms.shape[1] < config.max_tokens:
         raise ValueError(
             f"{len(prompts)} prompts of {config.max_tokens} tokens need as many uniforms, got {uniforms.shape}"
@@ -214,24 +222,32 @@ def generate(
     ids = torch.full(chance.shape, tokenizer.pad_token_id, device=device)
     logp, entropy = (torch.zeros(chance.shape, dtype=torch.float32, device=device) for _ in range(2))
     lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
+    ahead = torch.tensor([len(beginning) for beginning in begun], dtype=torch.long, device=device)
+    room = config.max_tokens - ahead
     finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     rows = config.micro_batch or max(len(prompts), 1)
+    read = [[*prompt, *beginning] for prompt, beginning in zip(encoded, begun, strict=True)]
     training = model.training
     model.eval()
     try:
         for a in range(0, len(prompts), rows):
-            columns = (x[a : a + rows] for x in (chance, ids, logp, entropy, lengths, finished))
-            _sample(model, tokenizer, encoded[a : a + rows], config, *columns)
+            columns = (x[a : a + rows] for x in (chance, room, ids, logp, entropy, lengths, finished))
+            _sample(model, tokenizer, read[a : a + rows], config, *columns)
     finally:
         model.train(training)
 
-    width = int(lengths.max()) if len(prompts) else 0
-    said = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
+    told = zip(begun, ids.tolist(), lengths.tolist(), strict=True)
+    said = [[*beginning, *row[:length]] for beginning, row, length in told]
+    width = max(map(len, said), default=0)
     texts, offsets = _texts(tokenizer, said, width, config)
     prompt_ids, prompt_mask = (x.to(device) for x in pad(encoded, tokenizer.pad_token_id, side="left"))
-    written = torch.arange(width, device=device) < lengths[:, None]
-    ids, logp, entropy = ids[:, :width], logp[:, :width], entropy[:, :width]
-    return Generated(texts, prompt_ids, prompt_mask, ids, written, logp, entropy, finished, offsets)
+    place = torch.arange(width, device=device)
+    attended = place < (ahead + lengths)[:, None]
+    written = attended & (place >= ahead[:, None])
+    whole = pad(said, tokenizer.pad_token_id, side="right")[0].to(device)
+    at = (place - ahead[:, None]).clamp(0, max(config.max_tokens - 1, 0))
+    logp, entropy = (torch.where(written, x.gather(1, at), 0.0) for x in (logp, entropy))
+    return Generated(texts, prompt_ids, prompt_mask, whole, written, attended, logp, entropy, finished, offsets)
 
 
 def _sample(
@@ -240,13 +256,14 @@ def _sample(
     prompts: list[list[int]],
     config: SamplingConfig,
     chance: Float[Tensor, "n t"],
+    room: Int[Tensor, "n"],
     ids: Int[Tensor, "n t"],
     logp: Float[Tensor, "n t"],
     entropy: Float[Tensor, "n t"],
     lengths: Int[Tensor, "n"],
     finished: Bool[Tensor, "n"],
 ) -> None:
-    """Sample rows together, with `chance`, and write them into the tensors after it."""
+    """Sample rows together, with `chance`, for as many tokens as there is `room`; into the tensors after it."""
     from transformers import DynamicCache
 
     device = chance.device
@@ -284,7 +301,7 @@ def _sample(
         if config.stop:
             ended |= _stopped(tokenizer, ids[row, : t + 1], config.stop)
         finished[row[alive & ended]] = True
-        alive &= ~ended
+        alive &= ~ended & (t + 1 < room[row])
         if t + 1 == config.max_tokens or not alive.any():
             break
         if alive.sum() <= (1 - DROP) * len(alive):

@@ -17,36 +17,29 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
+from accelerate import PartialState
 from rich.console import Console
 
 from guerdon.core.context import Context
-from guerdon.core.errors import TooManyAbstentions
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
-from guerdon.engine import Engine
-from guerdon.train import critic, report
+from guerdon.train import critic
 from guerdon.train.collecting import collect
-from guerdon.train.distributed import on_main
 from guerdon.train.evaluation import evaluate
-from guerdon.train.job import Job, prepare, save
+from guerdon.train.job import Job, prepare
 from guerdon.train.learning import learn
+from guerdon.train.loop import Loop, conduct
 from guerdon.train.losses import Experience, read_from, readable_rows
-from guerdon.train.memory import peak_rss_mib
-from guerdon.train.progress import line, ticker
 from guerdon.train.recipe import Recipe
-from guerdon.train.run import Run, disk
+from guerdon.train.run import disk
 from guerdon.train.scoring import credited
 from guerdon.train.tokenizer import encode_prompts, pad
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def train(
@@ -74,42 +67,8 @@ def train(
         RunExists: if the folder holds a run of another recipe.
         TooManyAbstentions: if too many of the last batches' rollouts have no score.
     """
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    folder = folder or Path("runs") / recipe.name
-    trackers: list[Any] = list(recipe.keep.trackers)
-    # accelerate shares its settings over a process: another trainer's precision must not become this run's.
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        cpu=recipe.device == "cpu", mixed_precision="no", log_with=trackers or None, project_dir=str(folder)
-    )
-    console = console if accelerator.is_main_process else None
-    run = Run(folder)
-    finished = on_main(accelerator, lambda: Run.open(folder, recipe.data(), fresh=fresh).summary)
-    if finished is not None:
-        if console:
-            console.print(f"{folder} holds this run, finished; --fresh moves it aside and starts anew")
-        return finished
-    if trackers:
-        accelerator.init_trackers("guerdon", config={"name": recipe.name, "seed": recipe.seed})
-    with Engine() as engine:
-        job = prepare(recipe, accelerator, engine, run, console, allow_import)
-        if job.before is None:
-            job.before = evaluate(job)
-            save(job)
-        try:
-            with ticker(console, "train", recipe.steps, job.step) as progress:
-                while job.step < recipe.steps:
-                    record = _step(job)
-                    if progress:
-                        progress.step(line(record))
-        except TooManyAbstentions:
-            save(job)
-            raise
-        summary = _end(job)
-    if trackers:
-        accelerator.end_training()
-    return summary
+    loop = Loop(partial(prepare, recipe, allow_import=allow_import), evaluate, _step, _save_policy)
+    return conduct(loop, recipe, folder, fresh=fresh, console=console)
 
 
 def _step(job: Job) -> dict[str, Any]:
@@ -118,7 +77,7 @@ def _step(job: Job) -> dict[str, Any]:
     recipe, step = job.recipe, job.step + 1
     progress = job.step / max(1, recipe.steps - 1)
     context = Context(progress=progress, training=True, step=step, models=job.models)
-    rollouts, scores, record, abstentions = collect(job, step, context)
+    rollouts, whole, scores, record, abstentions = collect(job, step, context)
     advantages = credited(job.method, rollouts, scores)
     seeds = np.random.SeedSequence([recipe.seed, step, job.accelerator.process_index])
     torch.manual_seed(int(seeds.generate_state(1)[0]))  # dropout, where the policy has any
@@ -143,12 +102,7 @@ def _step(job: Job) -> dict[str, Any]:
     if job.accelerator.is_main_process:
         job.run.log(record)
         if step % recipe.keep.rollouts_every == 0 or step in (1, recipe.steps):
-            _keep_sample(job, rollouts, scores, advantages)
-    job.accelerator.log({k: v for k, v in record.items() if isinstance(v, (int, float))}, step=step)
-    if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < recipe.steps:
-        evaluate(job)
-    if step % recipe.keep.checkpoint_every == 0 or step == recipe.steps:
-        save(job)
+            _keep_sample(job, rollouts, whole, advantages)
     return record
 
 
@@ -181,30 +135,7 @@ def _keep_sample(job: Job, rollouts: Rollouts, scores: Scores, advantages: np.nd
     job.run.save_rollouts(job.step, sample, scores.select(rows), advantage=kept, length=sample.lengths().tolist())
 
 
-def _end(job: Job) -> dict[str, Any]:
-    """The last evaluation, the policy by `save_pretrained`, the summary and the report."""
-    after = evaluate(job)
-
-    def write() -> dict[str, Any]:
-        save_policy(job.run.folder / "policy", job.policy, job.tokenizer)
-        summary = {
-            "name": job.recipe.name,
-            "steps": job.recipe.steps,
-            "before": job.before,
-            "after": after,
-            "seconds": round(job.elapsed, 1),
-            "peak_rss_mib": round(peak_rss_mib(), 1),
-            "abstained": job.abstentions.share,
-            "processes": job.accelerator.num_processes,
-        }
-        job.run.save_summary(summary)
-        report.write(job.run)
-        return summary
-
-    return on_main(job.accelerator, write)
-
-
-def save_policy(folder: Path, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def _save_policy(job: Job, folder: Path) -> None:
     """Write the policy and its tokenizer by `save_pretrained`, whole or not at all."""
     from transformers.utils import logging
 
@@ -212,8 +143,8 @@ def save_policy(folder: Path, policy: PreTrainedModel, tokenizer: PreTrainedToke
     temporary = folder.with_name(f".{folder.name}.tmp")
     with disk(folder):
         shutil.rmtree(temporary, ignore_errors=True)
-        policy.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        job.policy.save_pretrained(temporary)
+        job.tokenizer.save_pretrained(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +46,8 @@ def learn(
 
     Args:
         models: other models that the objective reads.
-        critic: learns beside the policy, and alone in the first `critic.warmup` steps.
+        critic: learns beside the policy, from its targets or from an objective that reads its values; and alone in the
+            first `critic.warmup` steps.
 
     Returns:
         Means, over the tokens that were learned from, of what the objective reports; the loss; and the
@@ -63,6 +64,7 @@ def learn(
     old_logp = None if once else _old_logp(experience, passed, accelerator, batch.micro)
     units = _units(experience, method)
     alone = critic is not None and critic.alone(step)
+    modules = [model] if critic is None else [model, critic.module]
     losses, norms, sums, errors = [], [], [], []
     for number in range(batch.passes):
         order = torch.arange(len(units)) if once else _shuffled(len(units), recipe.seed, step, number)
@@ -76,9 +78,10 @@ def learn(
             loss_here = 0.0
             for i, part_rows in enumerate(micro):
                 part = experience.select(part_rows, accelerator.device)
-                last = i == len(micro) - 1
-                with nullcontext() if last else accelerator.no_sync(model):
-                    said = told(part, method, models or {}, temperature=temperature)
+                with ExitStack() as unsynchronised:
+                    for module in modules if i < len(micro) - 1 else ():
+                        unsynchronised.enter_context(accelerator.no_sync(module))
+                    said = told(part, method, models or {}, temperature=temperature, critic=critic)
                     policy = passed(part)
                     old = policy.logp if old_logp is None else old_logp[part_rows].to(policy.logp.device)
                     value, parts = loss(part, policy, old, method, whole, said, length=length, drift=drift)
@@ -87,10 +90,10 @@ def learn(
                     else:  # DDP averages gradients over processes, and the denominator is that of all of them
                         value = value * accelerator.num_processes
                     accelerator.backward(value)
+                    if critic is not None and part.targets is not None:
+                        errors.append(critic.backward(part, whole))
                 loss_here += float(value.detach())
                 sums.append({name: value.detach().cpu() for name, value in parts.items()})
-                if critic is not None:
-                    errors.append(critic.backward(part, whole, last=last))
             if recipe.optimizer.max_grad_norm:
                 norms.append(float(accelerator.clip_grad_norm_(model.parameters(), recipe.optimizer.max_grad_norm)))
             if critic is not None:
@@ -104,8 +107,7 @@ def learn(
     metrics = {"loss": sum(sum(losses) / len(losses) for losses, _, _ in everywhere) / len(everywhere)}
     if norms:
         metrics["grad_norm"] = sum(norms) / len(norms)
-    if critic is not None:
-        every = [one for _, _, errors in everywhere for one in errors]
+    if every := [one for _, _, errors in everywhere for one in errors]:
         metrics["value_error"] = sum(error for error, _ in every) / max(1.0, sum(count for _, count in every))
     return metrics | _means([part for _, sums, _ in everywhere for part in sums])
 

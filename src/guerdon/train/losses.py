@@ -17,8 +17,9 @@ from guerdon.core.arrays import to_numpy
 from guerdon.core.errors import RecipeError, nearest
 from guerdon.core.parts import name_of
 from guerdon.objectives import denominator, importance_ratio, kl_penalty
+from guerdon.train.chains import reads_values
 from guerdon.train.crediting import scored
-from guerdon.train.method import Method, Part, function_of, options
+from guerdon.train.method import Method, Part, function_of, options, parts_of
 from guerdon.train.models import LanguageModel
 from guerdon.train.policy import completion_logits, logprobs
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from guerdon.core.protocols import Model
     from guerdon.core.rollouts import Rollouts
     from guerdon.core.scores import Scores
+    from guerdon.train.critic import Critic
 
 # What the parameters of an objective may be called: what every loop has, what the reward says, and what models say.
 LOOP = (
@@ -34,7 +36,10 @@ LOOP = (
     "external",
 )  # fmt: skip
 PARTS = ("labels", "preference", "rewards")
-MODELS = {"teacher": "teacher", "teacher_logp": "teacher", "anchor": "anchor", "ref_logp": "reference"}
+MODELS = {
+    "teacher": "teacher", "teacher_logp": "teacher", "anchor": "anchor", "ref_logp": "reference",
+    "reference": "reference", "values": "critic",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,13 @@ def given(method: Method) -> tuple[str, ...]:
 
 
 def models_of(method: Method) -> dict[str, str]:
-    """The model that each parameter is read from, by the name of the parameter."""
+    """The model that each parameter is read from, by the name of the parameter; the critic is one of them."""
     return {name: method.reads.get(name, MODELS[name]) for name in given(method) if name in MODELS}
+
+
+def teaches_critic(method: Method) -> bool:
+    """Whether the objective reads a critic's values: then the critic learns from its gradient, and has no targets."""
+    return "values" in given(method)
 
 
 def check(method: Method, reward: Reward, models: Collection[str]) -> None:
@@ -116,10 +126,11 @@ def check(method: Method, reward: Reward, models: Collection[str]) -> None:
     Args:
         method: its objective, constraint, KL and entropy.
         reward: whose parts can be read.
-        models: the names of the models there are.
+        models: the names of the models there are, with 'critic' if there is one.
 
     Raises:
-        RecipeError: naming what is lacking, and what there is.
+        RecipeError: naming what is lacking, and what there is; or if the critic has nothing to learn from, or two
+            things.
     """
     function = function_of(method.objective)
     name, names = name_of(function), given(method)
@@ -139,11 +150,18 @@ def check(method: Method, reward: Reward, models: Collection[str]) -> None:
         if parameter not in readable:
             raise RecipeError(f"reads.{parameter}: not among what {name} reads: {nearest(parameter, sorted(readable))}")
     for parameter, model in models_of(method).items():
+        if (parameter == "values") != (model == "critic"):
+            raise RecipeError(f"reads.{parameter}: 'values' are read from 'critic', and nothing else is; got {model!r}")
         if model not in models:
+            remedy = f"Add it to models, or name another in method.reads.{parameter}"
             raise RecipeError(
                 f"objective: {name} reads {parameter!r} from a model {model!r}, which the recipe does not have; it "
-                f"has: {', '.join(sorted(models))}. Add it to models, or name another in method.reads.{parameter}"
+                f"has: {', '.join(sorted(models))}. {'Add critic: {}' if model == 'critic' else remedy}"
             )
+    if "critic" in models and teaches_critic(method) == any(reads_values(part) for part in parts_of(method.credit)):
+        needed = "nothing reads its values: credit needs {part: credit.returns, kind: gae}, or reads {values: critic}"
+        both = "credit and objective both read its values, and it learns from one of them"
+        raise RecipeError(f"critic: {both if teaches_critic(method) else needed}")
     for parameter in [parameter for parameter in PARTS if parameter in names]:
         _check_part(reward, parameter, method.reads.get(parameter))
     for setting, asked in (("kl", method.kl.coefficient and method.kl.place == "loss"), ("entropy", method.entropy)):
@@ -170,17 +188,20 @@ def _check_part(reward: Reward, parameter: str, part: str | None) -> None:
 
 
 def _try(method: Method) -> None:
-    """Call the objective on a batch of nothing, so that options that do not fit are said before any work."""
+    """Call the objective on a batch of nothing, so that what does not fit is said before any work."""
+    name = name_of(function_of(method.objective))
     here, zeros, group = torch.ones(2, 2, dtype=torch.bool), torch.zeros(2, 2), torch.zeros(2, dtype=torch.long)
     logits = torch.zeros(2, 2, 3)
     values: dict[str, Any] = {"mask": here, "rows": here[0], "external": ~here, "labels": torch.tensor([True, False])}
     values |= {"ids": group[:, None] + group, "denominator": 1.0}
     values |= {"groups": group, "rewards": zeros[0], "preference": zeros[0], "advantages": zeros[0]}
-    values |= dict.fromkeys(("logits", "teacher", "anchor"), logits)
+    values |= dict.fromkeys(("logits", "teacher", "anchor", "reference"), logits)
     try:
-        method.objective(**{name: values.get(name, zeros) for name in given(method)})
+        made = method.objective(**{parameter: values.get(parameter, zeros) for parameter in given(method)})
     except ValueError as error:
-        raise RecipeError(f"objective: {name_of(function_of(method.objective))}: {error}") from error
+        raise RecipeError(f"objective: {name}: {error}") from error
+    if not isinstance(made, tuple):
+        raise RecipeError(f"objective: {name} is no loss")
 
 
 def by_groups(method: Method) -> bool:
@@ -264,8 +285,17 @@ def _chosen(logits: Tensor, part: Experience) -> Tensor:
     return torch.where(part.attended, logp, 0.0)
 
 
-def told(part: Experience, method: Method, models: Mapping[str, Model], *, temperature: float) -> dict[str, Tensor]:
-    """What other models say of the tokens of a micro-batch, at the policy's temperature; without gradients.
+def told(
+    part: Experience,
+    method: Method,
+    models: Mapping[str, Model],
+    *,
+    temperature: float,
+    critic: Critic | None = None,
+) -> dict[str, Tensor]:
+    """What other models say of the tokens of a micro-batch, at the policy's temperature.
+
+    Only what the critic expects has gradients: an objective that reads it teaches it.
 
     Args:
         models: those of `models_of`; the reference policy's log-probabilities are part of the experience.
@@ -273,6 +303,10 @@ def told(part: Experience, method: Method, models: Mapping[str, Model], *, tempe
     read: dict[str, Tensor] = {}
     found = {}
     for parameter, name in models_of(method).items():
+        if name == "critic":
+            assert critic is not None
+            found[parameter] = critic.expected(part)
+            continue
         if parameter == "ref_logp" and name == "reference":
             assert part.ref_logp is not None
             found[parameter] = part.ref_logp

@@ -17,6 +17,7 @@ from guerdon.core.coerce import coerce
 from guerdon.core.errors import RecipeError, SpecError, nearest
 from guerdon.core.parts import name_of, public
 from guerdon.data import Filter, load_filter
+from guerdon.rewards.probe import Cut
 
 Part = Callable[..., Any]
 Data = dict[str, Any]
@@ -51,7 +52,9 @@ class KL:
         coefficient: β; at 0 no reference is needed.
         kind: the estimator, of `objectives.kl_penalty`.
         place: "loss": added per token, before aggregation; "reward": β times the sum over a rollout's tokens, under
-            the policy that wrote them, is taken from its reward before credit.
+            the policy that wrote them, is taken from its reward before credit; "token": β times each token's is taken
+            from the token's value, where the credit first has one (behind `credit.spread`, or a sum), so that what
+            follows, such as `credit.returns`, makes a token pay for those after it only.
         corrected: in the loss, times the importance ratio of the objective, so that the gradient of k3 is that of the
             KL (DeepSeek-V3.2, arXiv 2512.02556; TRL's default).
 
@@ -61,12 +64,37 @@ class KL:
 
     coefficient: float = 0.0
     kind: Literal["k1", "k2", "k3"] = "k3"
-    place: Literal["loss", "reward"] = "loss"
+    place: Literal["loss", "reward", "token"] = "loss"
     corrected: bool = False
 
     def __post_init__(self) -> None:
         if self.coefficient < 0:
             raise ValueError(f"coefficient must not be negative, got {self.coefficient}")
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Rollouts of a group that go on from one place: the end of a step, drawn by chance, of a rollout written before.
+
+    What they begin with is part of their completions and is not learned from: the policy did not choose it there.
+
+    Args:
+        cut: where the steps end, as `probe.Cut` has it; turns of a chat are none of these.
+        stops: so many of the group, the last, do not go on: `stop` is put behind the beginning, and the policy answers.
+            Credit that compares within the group (`group_relative`) compares with these.
+        stop: ends the reasoning.
+
+    Raises:
+        ValueError: for a cut that cannot be, or if stops is negative.
+    """
+
+    cut: Any = "markers"
+    stops: int = 0
+    stop: str = "</think>"
+
+    def __post_init__(self) -> None:
+        if Cut.of(self.cut).at == "turns" or self.stops < 0:
+            raise ValueError(f"texts are cut, not at turns; stops is at least 0, got {self.cut} and {self.stops}")
 
 
 @dataclass(frozen=True)
@@ -77,29 +105,38 @@ class Sampling:
         group: rollouts per prompt; TRL's default is 8.
         dynamic: leave out prompts that teach nothing, and draw others in their place.
         rounds: with `dynamic`, the batch is taken as it is after this many rounds of drawing.
-        filter: with `dynamic`, which prompts are kept, as `guerdon.data.load_filter` reads it. None: those of which a
-            rollout has an advantage; a credit that centres over the whole batch gives every prompt one, and needs a
-            filter.
-        external: a column of the prompts with a completion that another has written: the last of each group's
-            rollouts is that one, scored like the others. Where a row has none, the policy writes that rollout, too.
+        pace: with `dynamic`, a round draws as many prompts as it will take to fill the batch, by what was kept before,
+            and at most this many: see `data.Pace`. None: each draws a batch.
+        filter: which prompts are kept, or which of their rollouts, as `guerdon.data.load_filter` reads it. With
+            `dynamic`, others are drawn in the place of prompts; without, what is left out is not learned from. None:
+            all, with `dynamic` those of which a rollout has an advantage; a credit that centres over the whole batch
+            gives every prompt one, and needs a filter.
+        begin: rollouts of a group go on from one place; None: from the prompt.
+        external: a column of the prompts with a completion that another has written, or a list of them: the last of
+            each group's rollouts are those, scored like the others; the policy writes the rest. Of more than a group
+            has rollouts, each step draws as many.
 
     Raises:
-        ValueError: if a number is below 1, a filter has nothing to filter, or a group has no rollout of its own.
+        ValueError: if a number is below 1, or some settings exclude each other.
     """
 
     group: int = 8
     dynamic: bool = False
     rounds: int = 10
+    pace: int | None = None
     filter: Any = None
+    begin: Begin | None = None
     external: str | None = None
 
     def __post_init__(self) -> None:
         if self.group < 1 or self.rounds < 1:
             raise ValueError(f"group and rounds must be at least 1, got {self.group} and {self.rounds}")
-        if self.external is not None and self.group < 2:
-            raise ValueError("the external rollout is one of the group: set group to 2 or more")
-        if self.filter is not None and not self.dynamic:
-            raise ValueError("a filter chooses among the prompts that dynamic sampling draws: set dynamic: true")
+        if self.pace is not None and (not self.dynamic or self.pace < 1):
+            raise ValueError("pace is the most prompts of a round of dynamic sampling, at least 1: set dynamic: true")
+        if self.begin is not None and (self.begin.stops >= self.group or self.external is not None):
+            raise ValueError(
+                "begin: the policy writes the whole group, and some of it go on: no external, stops < group"
+            )
 
     def load_filter(self, *, allow_import: bool = False) -> Filter | None:
         """The filter, if there is one.
@@ -312,8 +349,13 @@ def _part(current: Part | None, change: Any, *, home: str, place: str) -> Part:
 
 
 def _find(name: Any, home: str, place: str) -> Part:
-    """The function that a module shows under this name; the front of the name may be left out (`clip.ppo`)."""
+    """The function that a module shows under this name; the front of the name may be left out (`clip.ppo`).
+
+    One of a module within it has that module's name before its own: `objectives.denoising.step_preference`.
+    """
     module = import_module(f"guerdon.{home}")
+    within = public(module).get(str(name).removeprefix(f"{home}.").rpartition(".")[0])
+    module = within if inspect.ismodule(within) else module
     shown = [x for x in public(module).values() if inspect.isfunction(x) and x.__module__.startswith(module.__name__)]
     parts = {name_of(function): function for function in shown}
     for full, function in parts.items():

@@ -17,7 +17,7 @@ from guerdon.core.parsing import text_of
 from guerdon.core.protocols import TokenLogprobs
 from guerdon.core.rollouts import Rollouts, Tokens
 from guerdon.train.generation import SamplingConfig, generate, uniforms
-from guerdon.train.policy import CHUNK, borrowed, completion_logits, positions
+from guerdon.train.policy import CHUNK, borrowed, completion_logits, read
 from guerdon.train.tokenizer import encode_prompts, encode_text, pad
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class LanguageModel:
         if not temperature > 0:
             raise ValueError(f"log-probabilities need a temperature above 0, got {temperature}")
 
-        def read(prompt_ids: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        def statistics(prompt_ids: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
             logits = completion_logits(self.model, prompt_ids, prompt_mask, ids, mask)
             rows = max(1, CHUNK // max(logits[0].numel(), 1))
             pieces = [
@@ -92,7 +92,7 @@ class LanguageModel:
             ]
             return tuple(torch.cat(column) for column in zip(*pieces, strict=True))
 
-        columns, mask, problems = self._read(prompts, completions, read, len(FIELDS))
+        columns, mask, problems = self._read(prompts, completions, statistics, len(FIELDS))
         return TokenLogprobs(mask=mask, problems=problems, **dict(zip(FIELDS, columns, strict=True)))
 
     @torch.no_grad()
@@ -127,18 +127,11 @@ class LanguageModel:
                 raise ValueError(f"a layer is a whole number or a share in [0, 1], got {layer}")
             layer = round(layer * self.model.config.num_hidden_layers)
 
-        def read(prompt_ids: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-            attended = torch.cat([prompt_mask, mask], 1)
-            states = self.model(
-                input_ids=torch.cat([prompt_ids, ids], 1),
-                attention_mask=attended.long(),
-                position_ids=positions(attended),
-                output_hidden_states=True,
-                use_cache=False,
-            ).hidden_states[layer]
+        def states_of(prompt_ids: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            states = read(self.model, prompt_ids, *rest, output_hidden_states=True).hidden_states[layer]
             return (states[:, prompt_ids.shape[1] :].float(),)
 
-        (states,), mask, _ = self._read(prompts, completions, read, 1)
+        (states,), mask, _ = self._read(prompts, completions, states_of, 1)
         return states, mask
 
     def generate(

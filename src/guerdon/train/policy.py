@@ -315,15 +315,27 @@ def completion_logits(
     mask: Bool[Tensor, "n t"],
 ) -> Float[Tensor, "n t v"]:
     """The logits that each token of each completion was chosen from; arguments as of `logprobs`."""
+    logits: Tensor = read(model, prompt_ids, prompt_mask, ids, mask, logits_to_keep=ids.shape[1] + 1).logits
+    return logits[:, :-1]
+
+
+def read(
+    model: Any,
+    prompt_ids: Int[Tensor, "n p"],
+    prompt_mask: Bool[Tensor, "n p"],
+    ids: Int[Tensor, "n t"],
+    mask: Bool[Tensor, "n t"],
+    **asked: Any,
+) -> Any:
+    """Pass prompts and their completions, as of `logprobs`, through a model of `transformers`, asked for something."""
     attended = torch.cat([prompt_mask, mask], 1)
-    logits: Tensor = model(
+    return model(
         input_ids=torch.cat([prompt_ids, ids], 1),
         attention_mask=attended.long(),
         position_ids=positions(attended),
-        logits_to_keep=ids.shape[1] + 1,
         use_cache=False,
-    ).logits
-    return logits[:, :-1]
+        **asked,
+    )
 
 
 def _token_logprobs(logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

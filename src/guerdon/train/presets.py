@@ -12,6 +12,7 @@ from typing import Any
 
 from guerdon.core.errors import RecipeError, nearest
 from guerdon.credit import (
+    branch_extremes,
     branch_relative,
     group_relative,
     length_relative,
@@ -21,20 +22,24 @@ from guerdon.credit import (
     renormalize,
     returns,
     spread,
+    turning_points,
     unit_returns,
     whiten,
 )
 from guerdon.objectives import (
     adaptive_distillation,
+    bellman_loss,
     clip,
     decoupled_reward,
     extrapolated_policy_gradient,
     hybrid_policy_gradient,
     kl_hinge,
     policy_gradient,
+    reward_balance,
     rewards_as_labels,
 )
-from guerdon.train.method import KL, Method, Sampling, Sum
+from guerdon.objectives.denoising import reward_difference, step_preference
+from guerdon.train.method import KL, Begin, Method, Sampling, Sum
 
 # Source: DeepSeekMath (arXiv 2402.03300): β = 0.04, 64 rollouts; its ε is not stated, 0.2 is PPO's and TRL's.
 grpo = Method(
@@ -141,12 +146,12 @@ tempo = Method(
 )
 
 # Source: PURE (arXiv 2504.15275; CJReinforce/PURE) with process rewards alone: T = 0.1, the others' reward per token as
-# the baseline, what follows from each step, 8 rollouts (of 4 to 8), β = 0.001. Its KL is part of the return and here
-# of the loss; its code gives the tokens that end a step no advantage, here they have their step's.
+# the baseline, the KL of each token, what follows from it, 8 rollouts (of 4 to 8), β = 0.001. Its code gives the tokens
+# that end a step no advantage, here they have their step's.
 pure = Method(
-    credit=(partial(min_form, temperature=0.1), length_relative, returns),
+    credit=(partial(min_form, temperature=0.1), length_relative, spread, returns),
     objective=policy_gradient,
-    kl=KL(1e-3),
+    kl=KL(1e-3, kind="k1", place="token"),
     sampling=Sampling(group=8),
 )
 
@@ -187,15 +192,64 @@ rl_plus = Method(
     entropy=1e-3,
 )
 
-# Source: PPO (arXiv 1707.06347) as TRL's PPOTrainer has it for language: the reward at the last token, GAE over tokens
-# with λ = 0.95 and γ = 1, advantages of one scale, clip 0.2, KL 0.05. The KL is taken from the reward, and so paid at
-# the last token as well.
+# Source: trajectory balance (arXiv 2201.13259): writes in proportion to exp(reward), with log Z of each prompt the
+# value that a critic has before the first token. `reads: {}` is the variance form, as in GFlowVLM (2503.06514), without
+# one. No credit, as for `real`.
+gflownet_tb = Method(credit=group_relative, objective=reward_balance, reads={"values": "critic"})
+
+# Source: B-Coder (arXiv 2310.03173): the policy's logits are the advantages of programs that others wrote, a critic the
+# values, the policy at its start the frozen model. The values are first fitted alone (`critic.warmup`). How many
+# programs a problem has is not stated; a group with fewer is filled by the policy. No credit, as for `real`.
+b_coder = Method(credit=group_relative, objective=bellman_loss, sampling=Sampling(external="programs"))
+
+# Source: PPO (arXiv 1707.06347) as TRL's PPOTrainer has it for language: the reward at the last token, less the KL of
+# each token, GAE over tokens with λ = 0.95 and γ = 1, advantages of one scale, clip 0.2, β = 0.05.
 ppo = Method(
     credit=(spread, partial(returns, kind="gae", lam=0.95), whiten),
     objective=policy_gradient,
-    kl=KL(0.05, kind="k1", place="reward"),
+    kl=KL(0.05, kind="k1", place="token"),
     sampling=Sampling(group=1),
 )
+
+# Source: VSRM (arXiv 2508.10293; 1benwu1/VSRM-Efficient-LRMs) with PPO: what each stretch between marker words changed
+# about the accuracy of answers forced there, at its last token (a stretch that changed nothing shares in the next
+# change), and the outcome at the last of all; the KL of each token, β = 0.001, GAE, 1 rollout. λ is verl's 1.
+vsrm = replace(
+    ppo,
+    credit=(
+        Sum({"outcome": spread, "potentials": (partial(progress, tolerance=1e-5, lookahead=4, decay=0.7), spread)}),
+        partial(returns, kind="gae"),
+        whiten,
+    ),
+    kl=KL(1e-3, kind="k1", place="token"),
+)
+
+# Source: RLFR (Jinghaoleven/RLFR): the group's advantage at the last token, what each token strays from the flow
+# (`models.flow_reward`, at a small negative weight), less the KL of each token, and what follows. Its estimator is any;
+# this is GRPO's. β is not stated; 0.001 is ours.
+rlfr = Method(
+    credit=(Sum({"outcome": (group_relative, spread), "flow": spread}), returns),
+    objective=policy_gradient,
+    kl=KL(1e-3, kind="k1", place="token"),
+)
+
+# Source: MRT (arXiv 2503.07572; CMU-AIRe/MRT), its form for reinforcement: from the end of a random episode of a
+# rollout of the policy, four go on and four stop and answer. Those that go on are compared with those that stop, and
+# paid for what each further episode adds to the accuracy of answers forced there; the weight of that, not stated, is
+# the recipe's. Whether the difference is divided by a deviation is not stated: here it is not.
+mrt = Method(
+    credit=Sum({"outcome": partial(group_relative, scale="none"), "potentials": (progress, returns)}),
+    objective=partial(policy_gradient, aggregate="sequence-mean"),
+    sampling=Sampling(begin=Begin(cut={"at": "markers", "markers": ["Wait", "Alternatively"]}, stops=4)),
+)
+
+# Source: PROF (arXiv 2509.03403): GRPO by outcome on half of the rollouts, right and wrong ones in equal numbers, those
+# whose steps are judged as their outcome is. The numbers are not stated; 4 of 8 are ours.
+prof = replace(grpo, kl=KL(), sampling=Sampling(filter={"part": "data.consistent", "process": "process", "count": 4}))
+
+# Source: PF-PPO (arXiv 2409.06957): PPO on one of 8 rollouts of each prompt, the best or the worst by the reward model.
+# N varies there.
+pf_ppo = replace(ppo, sampling=Sampling(filter={"part": "data.by_rank", "weights": "best-worst", "count": 1}))
 
 # Source: VL-DAC (arXiv 2508.04280; corl-team/VL-DAC), for rewards by steps: GAE over steps with γ = 0.9 and λ = 0.95,
 # one scale for the buffer, a step's advantage on all its tokens, clip 0.1, KL 0.04. Its critic is the recipe's.
@@ -276,12 +330,52 @@ flow_grpo = Method(
 )
 
 # Source: DenseGRPO (arXiv 2601.20218): each step by what it adds to the reward of the picture that the ODE would make
-# of the sample, compared within the group at that step.
+# of the sample, compared within the group at that step. Its noise is calibrated: `sampling: {calibration: {}}`.
 dense_grpo = replace(flow_grpo, credit=(progress, partial(group_relative, pool="position")))
 
-# Source: G²RPO (arXiv 2510.01982; bcmi/Granular-GRPO): 12 pictures that differ by the noise of one step, no KL. For
-# `sampling: {singular: true}`; here the step is drawn for each group, there every one of the first 8 has a group.
-g2rpo = replace(flow_grpo, credit=partial(group_relative, eps=1e-8), kl=KL(), sampling=Sampling(group=12))
+# Source: TurningPoint-GRPO (arXiv 2602.06422; YunzeTong/TurningPoint-GRPO): as DenseGRPO, a step that turns a
+# trajectory being paid all that it led to; clip 1e-5, KL 1e-4, noise 0.7 of kind cps. Advantages of 24 pictures are
+# below 4.7, and its bound of 5 holds none.
+turningpoint_grpo = Method(
+    credit=(turning_points, partial(group_relative, pool="position")),
+    objective=partial(policy_gradient, clip=partial(clip.ppo, low=1e-5, high=1e-5)),
+    kl=KL(1e-4),
+    sampling=Sampling(group=24),
+)
+
+# Source: G²RPO (arXiv 2510.01982; bcmi/Granular-GRPO): pictures that differ by the noise of one step, 12 for each of
+# the first 8 of 16 steps, compared at that step; no KL. For `sampling: {steps: 16, window: [0, 8], singular: true,
+# granularities: [1, 2]}`. All steps are learned at once, and advantages are not bounded by 5.
+g2rpo = replace(
+    flow_grpo,
+    credit=(spread, partial(group_relative, pool="position", eps=1e-8)),
+    kl=KL(),
+    sampling=Sampling(group=96),
+)
+
+# Source: B²-DiffuRL (arXiv 2503.11240; hu-zijing/B2-DiffuRL): of the branches of one trunk the best if it is good and
+# the worst if it is bad, by z-scores over the prompt; clip 0.1. For DDIM and `sampling: {steps: 20, guidance: 5.0,
+# branches: 5, interval: [14, 20]}`, two passes. Its z-scores are over earlier stages, too, and how many trunks a prompt
+# has is left to chance; here 4 of one stage.
+b2_diffurl = Method(
+    credit=(partial(group_relative, ddof=0, eps=1e-8), branch_extremes),
+    objective=partial(policy_gradient, clip=partial(clip.ppo, low=0.1, high=0.1)),
+    sampling=Sampling(group=20),
+)
+
+# Source: RLCM (arXiv 2404.03673; Owen-Oertell/rlcm) by PPO, for a latent consistency model and `sampling: {steps: 8,
+# guidance: 8.0}`: clip 1e-4, no KL. Its statistics are of the last 16 to 32 pictures of a prompt, here of 16 at once,
+# whose advantages are below 4 and its bound of 10.
+rlcm = replace(flow_grpo, kl=KL(), sampling=Sampling(group=16))
+
+# Source: D3PO (arXiv 2311.13231; yk7333/d3po): every step of the better of two pictures is preferred, in all pairs of
+# 7; β = ε = 0.1. For DDIM with 20 steps and guidance 5. No credit, as for `real`.
+d3po = Method(credit=group_relative, objective=step_preference, sampling=Sampling(group=7))
+
+# Source: PRDP (arXiv 2402.08714): differences of summed log-ratios are regressed on differences of rewards, in all
+# pairs of 16, and held to 1e-4 per step of where the batch's policy had them. β is not known: 1 is ours, in the
+# unit of the rewards. For `sampling: {steps: 50, guidance: 5.0}` and several passes. No credit, as for `real`.
+prdp = Method(credit=group_relative, objective=partial(reward_difference, clip=1e-4), sampling=Sampling(group=16))
 
 
 def load(name: str, **changes: Any) -> Method:
@@ -290,7 +384,8 @@ def load(name: str, **changes: Any) -> Method:
     Args:
         name: of a preset: grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, reinforce, rloo, w_reinforce, psr, nsr,
             grpo_n, gspo_n, wgrpo, tempo, pure, dler, prime, istar, igpo, spae, real, drpo, opd, exopd, aligndistil,
-            rl_plus, ppo or vl_dac; for denoising policies flow_grpo, dense_grpo or g2rpo.
+            rl_plus, gflownet_tb, b_coder, ppo, vsrm, rlfr, mrt, prof, pf_ppo or vl_dac; for denoising policies
+            flow_grpo, dense_grpo or g2rpo.
         changes: what differs, by field; see `Method.override`.
 
     Raises:

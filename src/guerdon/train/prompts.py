@@ -15,8 +15,10 @@ import numpy as np
 from jaxtyping import Int
 
 from guerdon.core import tables
-from guerdon.core.errors import MissingExtra, RecipeError, nearest
+from guerdon.core.context import Context
+from guerdon.core.errors import MissingExtra, MissingInput, RecipeError, nearest
 from guerdon.core.rollouts import read_jsonl
+from guerdon.data.stages import Staged, check_stages
 from guerdon.train.tokenizer import Prompt
 
 Row = dict[str, Any]  # 'prompt', and a column for each thing the reward may read
@@ -26,6 +28,31 @@ FIELD = re.compile(r"([^\[\]{}.!:]+)((?:\[[^\[\]{}]+\])*)")
 
 # Candidates that are tried for each held-out prompt before a source counts as exhausted.
 PATIENCE = 100
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Prompts of one kind after the other, as training goes on: see `data.Staged`.
+
+    Args:
+        by: what says of which kind a prompt is: a column, or what lies inside one, `metadata[difficulty]`, as text.
+        order: the kinds, from the first stage to the last.
+        begins: the progress of training at which each stage but the first begins; None: each lasts in proportion to
+            its number of prompts.
+
+    Raises:
+        RecipeError: if a kind stands in the order twice, or the stages do not begin one after another.
+    """
+
+    by: str
+    order: tuple[Any, ...]
+    begins: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            check_stages(self.order, self.begins)
+        except ValueError as error:
+            raise RecipeError(f"prompts.stages: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -46,6 +73,7 @@ class PromptsConfig:
         system: a system message before it; implies `chat`.
         held_out: the share of all prompts kept for evaluation.
         held_out_file: evaluate on the prompts of this file instead of a share; training leaves those out.
+        stages: prompts of one kind after the other; None: all of them, mixed.
         seed: of the dataset, the split and the order; None: the run's.
 
     Raises:
@@ -62,6 +90,7 @@ class PromptsConfig:
     system: str | None = None
     held_out: float = 0.1
     held_out_file: str | None = None
+    stages: Stages | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +128,8 @@ class Prompts:
     def __init__(self, config: PromptsConfig, *, seed: int = 0) -> None:
         self.config = config
         self.seed = seed if config.seed is None else config.seed
+        self._drawn = 0
+        self._staged: Staged | None = None
         self._orders: dict[tuple[int, int], Int[np.ndarray[Any, Any], size]] = {}
         self._evaluation: list[Row] | None = None
         self._excluded: frozenset[str] = frozenset()
@@ -108,6 +139,7 @@ class Prompts:
         if config.dataset is not None:
             self._training: Sequence[Mapping[str, Any]] = _tasks(config, self.seed, config.size)
             self._row(self._training[0])  # a wrong column or template is an error now rather than at the first step
+            self._staged = self._stages()
             return
         rows = _read(str(config.file))
         held_out = [self.is_held_out(self._row(raw)["prompt"]) for raw in rows]
@@ -116,6 +148,7 @@ class Prompts:
             self._evaluation = [self._row(raw) for raw, held in zip(rows, held_out, strict=True) if held]
         if not self._training:
             raise RecipeError(f"{config.file}: all {len(rows)} prompts are held out, none is left to train on")
+        self._staged = self._stages()
 
     def __len__(self) -> int:
         """How many rows make an epoch."""
@@ -138,16 +171,64 @@ class Prompts:
         Args:
             step: the training step; its rows are numbers step · n and following of the order.
             n: rows per step; the same for every step of a run.
-            stream: another order of the same rows: for supervised learning beforehand, or for rounds of resampling.
+            stream: another order of the same rows: for supervised learning beforehand.
 
         Raises:
             RecipeError: if a dataset repeats itself so much that nearly all its prompts are held out.
         """
+        return self._between(step * n, (step + 1) * n, stream)
+
+    def following(self, n: int, context: Context) -> list[Row]:
+        """The next `n` rows of training, of the stage that it has come to; moves on, so that the next are others.
+
+        Raises:
+            RecipeError: if a dataset repeats itself so much that nearly all its prompts are held out.
+        """
+        if self._staged is not None:
+            return [dict(row) for row in self._staged.draw(n, context)]
+        self._drawn += n
+        return self._between(self._drawn - n, self._drawn, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far `following` has come, as plain data."""
+        return {"drawn": self._drawn} if self._staged is None else self._staged.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        if self._staged is not None:
+            self._staged.load_state_dict(state)
+        else:
+            self._drawn = int(state["drawn"])
+
+    def _between(self, first: int, last: int, stream: int) -> list[Row]:
         rows = []
-        for position in range(step * n, (step + 1) * n):
+        for position in range(first, last):
             epoch, place = divmod(position, len(self))
             rows.append(self._trainable(self._order(stream, epoch), place))
         return rows
+
+    def _stages(self) -> Staged | None:
+        stages = self.config.stages
+        if stages is None:
+            return None
+        rows = [row for row in map(self._row, self._training) if not self.is_held_out(row["prompt"])]
+
+        def kind(row: Mapping[str, Any]) -> Any:
+            return row[stages.by] if stages.by in row else fill(f"{{{stages.by}}}", row)
+
+        try:
+            return Staged(rows, by=kind, order=stages.order, begins=stages.begins, seed=self.seed)
+        except (ValueError, MissingInput) as error:
+            raise RecipeError(f"prompts.stages: {error}") from error
+
+    def check_external(self, column: str) -> None:
+        """Check that rows have completions in a column: all of a file, or the first of a dataset.
+
+        Raises:
+            RecipeError: if there is no such column, or it holds something else.
+        """
+        for raw in self._training if self.config.dataset is None else self._training[:1]:
+            completions(self._row(raw), column)
 
     def held_out(self, n: int) -> list[Row]:
         """The first `n` evaluation rows: distinct prompts, none of which `draw` ever gives.
@@ -208,6 +289,24 @@ class Prompts:
             raise RecipeError(f"prompts have no column {column!r}: {nearest(column, raw)}")
         columns = {name: value for name, value in raw.items() if name != column and name not in ROLLOUT}
         return {"prompt": _addressed(prompt, config), **columns}
+
+
+def completions(row: Row, column: str) -> list[str]:
+    """The completions that a row brings with it, which another has written: one, several, or none.
+
+    Raises:
+        RecipeError: if there is no such column, or it holds something else.
+
+    >>> completions({"prompt": "1+1=", "programs": ["2", "1+1"]}, "programs")
+    ['2', '1+1']
+    """
+    if column not in row:
+        raise RecipeError(f"method.sampling.external: prompts have no {column!r}: {nearest(column, row)}")
+    value = row[column]
+    said = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(text, str) for text in said):
+        raise RecipeError(f"method.sampling.external: {column!r} holds texts or lists of texts, got {value!r:.80}")
+    return [text for text in said if text]
 
 
 def fill(template: str, row: Mapping[str, Any]) -> str:

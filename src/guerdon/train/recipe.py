@@ -14,8 +14,8 @@ import yaml
 
 from guerdon.algebra import Reward, spec
 from guerdon.core.coerce import coerce
-from guerdon.core.errors import GuerdonError, RecipeError, SpecError
-from guerdon.train import crediting, critic, losses, presets
+from guerdon.core.errors import GuerdonError, RecipeError, SpecError, nearest
+from guerdon.train import chains, losses, presets
 from guerdon.train.critic import CriticConfig
 from guerdon.train.generation import SamplingConfig
 from guerdon.train.method import Method
@@ -133,18 +133,38 @@ class Keeping:
             raise ValueError("checkpoint_every, checkpoints and rollouts_every must be at least 1")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What a recipe can do, whatever it trains."""
+    """What every recipe has, whatever it trains.
 
-    if TYPE_CHECKING:
-        name: str
-        reward: Any
-        steps: int
-        method: Any
-        max_abstain: float
+    Args:
+        name: the run's folder is `runs/NAME`.
+        reward: the reward expression, as `guerdon.algebra.spec` reads it.
+        steps: how many times rollouts are sampled and learned from.
+        method: a preset's name, or `{preset: NAME, credit: {…}, objective: {…}, kl: {…}, sampling: {…}}`.
+        batch, optimizer, keep: see there.
+        max_abstain: training stops when more than this share of the last batches' rollouts have no score.
+        seed: of everything.
+        device: 'auto' takes a GPU where there is one.
+        threads: CPU threads of torch; 0 leaves torch's choice.
 
-    def check_common(self) -> None:
-        """Refuse a name that is no folder's, and numbers out of range."""
+    Raises:
+        ValueError: for a name that is no folder's, or a number out of range.
+    """
+
+    name: str
+    reward: Any
+    steps: int
+    method: Any
+    batch: Batch = field(default_factory=Batch)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    keep: Keeping = field(default_factory=Keeping)
+    max_abstain: float = 0.2
+    seed: int = 0
+    device: Literal["auto", "cpu"] = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
         if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
             raise ValueError(f"name is a folder's name, got {self.name!r}")
         if self.steps < 0:
@@ -180,50 +200,30 @@ class Shared:
         return spec.chain(reward, shapers, where="method.shaping", allow_import=allow_import) if shapers else reward
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe(Shared):
     """A training run of a language model.
 
     Args:
-        name: the run's folder is `runs/NAME`.
+        name, reward, steps, method, batch, optimizer, keep, max_abstain, seed, device, threads: see `Shared`.
         policy: the language model.
         prompts: what it is asked.
-        reward: the reward expression, as `guerdon.algebra.spec` reads it.
-        steps: how many times rollouts are sampled and learned from.
-        method: a preset's name, or `{preset: NAME, credit: {…}, objective: {…}, kl: {…}, sampling: {…}}`.
         sampling: temperature, length limit, stop strings.
         teach: supervised learning before, if any.
         models: language models that rewards and objectives read beside 'policy', 'old' and 'reference': for each name
             what `policy` takes, or 'policy' for a copy of the policy as training finds it.
-        critic: learns what to expect of a rollout, for methods that read it (`ppo`, `vl_dac`).
-        batch, optimizer, evaluation, keep: see there.
-        max_abstain: training stops when more than this share of the last batches' rollouts have no score.
-        seed: of everything.
-        device: 'auto' takes a GPU where there is one.
-        threads: CPU threads of torch; 0 leaves torch's choice.
+        critic: learns what to expect of a rollout, for methods that read it, such as `ppo`.
+        evaluation: see there.
     """
 
-    name: str
     policy: PolicyConfig
     prompts: PromptsConfig
-    reward: Any
-    steps: int
     method: Any = "grpo"
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     teach: TeachConfig | None = None
     models: Mapping[str, Any] = field(default_factory=dict)
     critic: CriticConfig | None = None
-    batch: Batch = field(default_factory=Batch)
-    optimizer: Optimizer = field(default_factory=Optimizer)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    keep: Keeping = field(default_factory=Keeping)
-    max_abstain: float = 0.2
-    seed: int = 0
-    device: Literal["auto", "cpu"] = "auto"
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        self.check_common()
 
     def load_models(self) -> dict[str, PolicyConfig | Literal["policy"]]:
         """The settings of the models that rewards and objectives read by name.
@@ -232,7 +232,7 @@ class Recipe(Shared):
             RecipeError: for a name that is taken.
             SpecError: for an unknown setting or type.
         """
-        taken = next((name for name in self.models if name in OWN_MODELS), None)
+        taken = next((name for name in self.models if name in (*OWN_MODELS, "critic")), None)
         if taken is not None:
             raise RecipeError(f"models.{taken}: the run has a model of that name itself; choose another")
         return {
@@ -295,16 +295,19 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe 
         reward = recipe.load_reward(allow_import=allow_import)
         spec.load(recipe.evaluation.accuracy, allow_import=allow_import)
         method = recipe.load_method()
-        method.sampling.load_filter(allow_import=allow_import)
+        chosen = method.sampling.load_filter(allow_import=allow_import)
         recipe.load_models()
         if recipe.critic is not None:
             recipe.critic.load_model()
     except SpecError as error:
         raise RecipeError(str(error)) from error
-    crediting.check(method, reward, critic=recipe.critic is not None)
-    losses.check(method, reward, ["reference", *recipe.models])
-    if recipe.critic is not None:
-        critic.check(method)
+    for part in chosen.needs if chosen is not None else ():
+        if part not in reward.names():
+            raise RecipeError(
+                f"method.sampling.filter: the reward has no part {part!r}: {nearest(part, reward.names())}"
+            )
+    chains.check(method, reward, critic=recipe.critic is not None)
+    losses.check(method, reward, ["reference", *recipe.models, *(["critic"] if recipe.critic else [])])
     if losses.by_groups(method) and recipe.batch.prompts % recipe.batch.minibatches:
         raise RecipeError(
             f"batch.minibatches: the objective compares whole groups, and {recipe.batch.prompts} of them do not divide "

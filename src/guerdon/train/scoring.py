@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from guerdon.core.arrays import to_numpy
 from guerdon.core.errors import TooManyAbstentions
@@ -76,17 +77,19 @@ class Abstentions:
 
 def credited(method: Method, rollouts: Rollouts, scores: Scores) -> Advantages:
     """Advantages of scored rollouts, or of their tokens: 0 where a rollout abstained."""
-    taken = method.kl.coefficient and method.kl.place == "reward"
-    penalty = method.kl.coefficient * _sequence_kl(method, rollouts) if taken else None
-    return to_numpy(advantages(method.credit, rollouts, scores, penalty=penalty))
+    return to_numpy(advantages(method.credit, rollouts, scores, penalty=penalty(method, rollouts)))
 
 
-def _sequence_kl(method: Method, rollouts: Rollouts) -> torch.Tensor:
+def penalty(method: Method, rollouts: Rollouts) -> Float[Tensor, "n"] | Float[Tensor, "n t"] | None:
+    """The KL that is taken from rewards, one per rollout or token; None if none is."""
+    if not method.kl.coefficient or method.kl.place == "loss":
+        return None
     tokens = rollouts.tokens
     assert tokens is not None
     logp, ref_logp = torch.as_tensor(tokens.logp).double(), torch.as_tensor(tokens.ref_logp).double()
-    penalty = kl_penalty(logp, ref_logp, kind=method.kl.kind)
-    return torch.where(torch.as_tensor(tokens.written), penalty, 0.0).sum(1)
+    divergence = kl_penalty(logp, ref_logp, kind=method.kl.kind)
+    cost = method.kl.coefficient * torch.where(torch.as_tensor(tokens.written), divergence, 0.0)
+    return cost if method.kl.place == "token" else cost.sum(1)
 
 
 def informative(rollouts: Rollouts, advantages: Advantages) -> Bool[np.ndarray[Any, Any], "n"]:

@@ -10,7 +10,8 @@ language. Flow-GRPO:
 
 from __future__ import annotations
 
-from guerdon.objectives.denoising.chains import Chain, Replay, branch, complete, logp, replay, sample
+from guerdon.objectives.denoising.chain import Chain
+from guerdon.objectives.denoising.chains import Replay, branch, complete, logp, replay, sample
 from guerdon.objectives.denoising.exploration import calibrated, interval, singular, uniform
 from guerdon.objectives.denoising.few_step import directed, follow, renoised
 from guerdon.objectives.denoising.heads import reward_difference, step_preference

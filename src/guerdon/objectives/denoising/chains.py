@@ -1,9 +1,8 @@
-"""Chains of denoising steps: sampled as trajectories, replayed with gradients, completed without noise, and forked."""
+"""Along a chain: trajectories sampled, replayed with gradients, completed without noise, and forked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -11,134 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from guerdon.core.trajectory import Trajectory
-from guerdon.objectives.denoising.steps import (
-    FLOW,
-    Density,
-    Kind,
-    Reduce,
-    Step,
-    _step,
-    action_logp,
-    check_amount,
-    check_levels,
-    step_std,
-)
+from guerdon.objectives.denoising.chain import Chain
+from guerdon.objectives.denoising.steps import FLOW, Step, _step, action_logp
 
 Policy = Callable[..., Tensor]  # (x: "n *d", time: "n", **condition) -> "n *d"
 Condition = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Chain:
-    r"""Between which levels a sample is denoised, and with how much noise: all that sampling and learning must share.
-
-    A chain of `t` steps has t + 1 levels. `a` may be a table: one entry per step, or per row and step; where it is 0
-    the step is the ODE's, so which steps explore is data (`uniform`, `singular`, `calibrated`).
-
-    Args:
-        levels: Float["t+1"], s falling from 1 or ᾱ rising to 1, as `step` takes them; at least one.
-        kind: of `step`.
-        a: how much noise: a number, Float["t"] or Float["n t"].
-        times: Float["t+1"], what the policy is told at each level, where that is not the level itself: numbers of
-            training steps, say.
-        density: of `action_logp`; None: square for cps, as its authors train, else gaussian.
-        reduce: of `action_logp`: the mean or the sum over the elements of a sample.
-
-    Raises:
-        ValueError: if the sizes do not fit, or a step is not defined (see `step`), saying which one.
-
-    Source: the sampler of Flow-GRPO (arXiv 2505.05470); a table in place of a constant: DenseGRPO (2601.20218).
-
-    >>> chain = Chain(torch.linspace(1, 0, 5), "cps", 0.5)
-    >>> len(chain), len(chain[1:3]), chain.std
-    (4, 2, tensor([0.5303, 0.3536, 0.1768, 0.0000]))
-    """
-
-    levels: Float[Tensor, "t1"]
-    kind: Kind = "flow_sde"
-    a: float | Float[Tensor, "t"] | Float[Tensor, "n t"] = 0.7
-    times: Float[Tensor, "t1"] | None = None
-    density: Density | None = None
-    reduce: Reduce = "mean"
-
-    def __post_init__(self) -> None:
-        levels = torch.as_tensor(self.levels)
-        if levels.ndim != 1 or not len(levels):
-            raise ValueError(f"levels must be (t+1,), one before the first step and one after each: {levels.shape}")
-        levels = levels.to(torch.promote_types(levels.dtype, torch.float32))
-        object.__setattr__(self, "levels", levels)
-        if self.times is not None and self.times.shape != levels.shape:
-            raise ValueError(f"times {tuple(self.times.shape)} must be like levels {tuple(levels.shape)}")
-        check_levels(levels[:-1], levels[1:], self.kind)
-        if isinstance(self.a, Tensor) and self.a.ndim:
-            if self.a.ndim > 2 or self.a.shape[-1] != len(self):
-                raise ValueError(
-                    f"a must be a number, (t,) or (n, t) with t = {len(self)} steps, got {tuple(self.a.shape)}"
-                )
-            object.__setattr__(self, "a", self.a.to(levels))
-        check_amount(self.amount.flatten(), self.kind)
-
-    def __len__(self) -> int:
-        return len(self.levels) - 1
-
-    def __getitem__(self, steps: slice) -> Chain:
-        """Some consecutive steps, as a chain of their own."""
-        first, last, stride = steps.indices(len(self))
-        if stride != 1 or last < first:
-            raise ValueError(f"a part of a chain is consecutive steps, got {steps} of {len(self)}")
-        nodes = slice(first, last + 1)
-        return replace(
-            self,
-            levels=self.levels[nodes],
-            times=None if self.times is None else self.times[nodes],
-            a=self.a[..., first:last] if isinstance(self.a, Tensor) and self.a.ndim else self.a,
-        )
-
-    @property
-    def amount(self) -> Tensor:
-        """`a` as a table, Float["t"] or Float["n t"]."""
-        amount = torch.as_tensor(self.a, dtype=self.levels.dtype, device=self.levels.device)
-        return amount if amount.ndim else amount.expand(len(self))
-
-    @property
-    def std(self) -> Tensor:
-        """The standard deviation of each step, Float["t"] or Float["n t"]."""
-        here, there = (x.expand(self.amount.shape) for x in (self.levels[:-1], self.levels[1:]))
-        return step_std(here, there, self.amount, self.kind)
-
-    def exploring(self, a: float | Float[Tensor, "t"] | Float[Tensor, "n t"]) -> Chain:
-        """The same chain with other noise."""
-        return replace(self, a=a)
-
-    def deterministic(self) -> Chain:
-        """The same chain without noise: the ODE of a flow, DDIM with η = 0.
-
-        Raises:
-            ValueError: for a consistency chain, whose policy goes to the end in one step instead.
-        """
-        if self.kind == "consistency":
-            raise ValueError("a consistency chain has no deterministic form: its policy ends in one step (`complete`)")
-        return replace(self, a=0.0)
-
-    def coarser(self, stride: int) -> Chain:
-        """The first step, then only every stride-th level; the last level always stays.
-
-        Source: granularities of G2RPO (arXiv 2510.01982), whose slices could lose the last level.
-
-        >>> Chain(torch.linspace(1, 0, 6), "ode").coarser(2).levels
-        tensor([1.0000, 0.8000, 0.4000, 0.0000])
-        """
-        if stride < 1 or (isinstance(self.a, Tensor) and self.a.ndim):
-            raise ValueError(f"stride is at least 1, got {stride}, and a is one number: a table is of other steps")
-        end = len(self)
-        nodes = list(dict.fromkeys([0, *range(1, end, stride), end]))
-        return replace(self, levels=self.levels[nodes], times=None if self.times is None else self.times[nodes])
-
-    def _told(self) -> Tensor:
-        return self.levels if self.times is None else self.times
-
-    def _density(self) -> Density:
-        return self.density or ("square" if self.kind == "cps" else "gaussian")
 
 
 class Replay(NamedTuple):
@@ -198,7 +74,7 @@ def sample(
         raise ValueError(f"draws must be {(n, t, *noise.shape[1:])}, one per step, got {tuple(draws.shape)}")
     condition = condition or {}
     x = noise.to(torch.promote_types(noise.dtype, torch.float32))
-    levels, told, amount = (y.to(x.device) for y in (chain.levels, chain._told(), chain.amount))
+    levels, told, amount = (y.to(x.device) for y in (chain.levels, chain.told, chain.amount))
     states, logp = [x], x.new_zeros(n, t)
     for k in range(t):
         time = told[k].expand(n)
@@ -213,7 +89,7 @@ def sample(
         following = taken.draw(fresh)
         if guide is not None:
             following = following + guide(x, time, taken).to(x)
-        logp[:, k] = action_logp(following, taken, density=chain._density(), reduce=chain.reduce)
+        logp[:, k] = action_logp(following, taken, density=chain.own_density, reduce=chain.reduce)
         states.append(following)
         x = following
     path = torch.stack(states, 1)
@@ -270,7 +146,7 @@ def replay(
     rows, steps = wanted.nonzero(as_tuple=True)
     x, action = states[rows, steps], states[rows, steps + 1]
     _check_samples("a state in the mask", torch.stack([x, action], 1) if len(x) else x)
-    levels, told, amount = (y.to(x.device) for y in (chain.levels, chain._told(), chain.amount.expand(n, t)))
+    levels, told, amount = (y.to(x.device) for y in (chain.levels, chain.told, chain.amount.expand(n, t)))
     chosen = {name: value[rows] for name, value in (condition or {}).items()}
     taken = _step(
         x,
@@ -280,7 +156,7 @@ def replay(
         amount[rows, steps].to(x.dtype),
         chain.kind,
     )
-    found = action_logp(action, taken, density=chain._density(), reduce=chain.reduce)
+    found = action_logp(action, taken, density=chain.own_density, reduce=chain.reduce)
     return Replay(*(_placed(part, (n, t), rows, steps) for part in (found, taken.mean, taken.std)))
 
 
@@ -342,7 +218,7 @@ def complete(
         raise ValueError(f"the trajectory has {nodes - 1} steps, the chain {len(chain)}")
     _check_rows(n, chain, condition)
     condition = condition or {}
-    levels, told = (y.to(states.device) for y in (chain.levels, chain._told()))
+    levels, told = (y.to(states.device) for y in (chain.levels, chain.told))
     here, kind = levels.to(states.dtype), chain.kind
     size = states.shape[2:]
     if kind == "consistency":
@@ -372,6 +248,7 @@ def branch(
     branches: int,
     condition: Condition | None = None,
     generator: torch.Generator | None = None,
+    draws: Float[Tensor, "nb t *d"] | None = None,
     chunk: int | None = None,
 ) -> Trajectory:
     """Trajectories that share their first `at` steps with a trunk and part there, each with noise of its own.
@@ -386,10 +263,11 @@ def branch(
         at: the first step that the branches take by themselves.
         branches: of each row.
         condition: one entry per row of the trunk.
-        generator, chunk: as for `sample`.
+        generator, draws, chunk: as for `sample`, of the steps that the branches take by themselves.
 
     Returns:
-        A `Trajectory` of n · branches rows.
+        A `Trajectory` of n · branches rows. Where the trunk is not finite, neither are they, and have no step in the
+        mask.
 
     Raises:
         ValueError: if there is no such step, or no branch.
@@ -400,24 +278,28 @@ def branch(
         known = 0 if trunk.states is None else trunk.states.shape[1] - 1
         raise ValueError(f"step {at} of {len(chain)} begins behind a trunk of {known}, branches {branches} is not 0")
     before = torch.as_tensor(trunk.states)[:, : at + 1].repeat_interleave(branches, 0)
+    fork = before[:, -1]
     own = sample(
         policy,
-        before[:, -1],
+        fork.nan_to_num(0.0, 0.0, 0.0),
         chain[at:],
         condition={name: value.repeat_interleave(branches, 0) for name, value in (condition or {}).items()},
         generator=generator,
+        draws=draws,
         chunk=chunk,
     )
     assert own.states is not None
     assert own.logp is not None
+    sound = torch.isfinite(fork.flatten(1)).all(1)
     shared = own.mask.new_zeros(len(before), at)
-    path = torch.cat([before[:, :-1], own.states], 1)
+    after = torch.where(sound.reshape(-1, *[1] * fork.ndim), own.states, torch.nan)
+    path = torch.cat([before[:, :-1], after], 1)
     std = chain.std.to(path).expand(len(path), len(chain)) if chain.std.ndim == 2 else chain.std.to(path)
     return Trajectory(
-        mask=torch.cat([shared, own.mask], 1),
+        mask=torch.cat([shared, own.mask & sound[:, None]], 1),
         actions=path[:, 1:],
         states=path,
-        times=chain._told()[:-1].to(path.device),
+        times=chain.told[:-1].to(path.device),
         noise=std,
         logp=torch.cat([shared.to(own.logp), own.logp], 1),
     )

@@ -91,7 +91,7 @@ def directed(
 def follow(reference: nn.Module, model: nn.Module, step: int, *, most: float = 0.3, rate: float = 1e-3) -> None:
     r"""Move a reference towards the model: ref ← d ref + (1 − d) model, d = min(rate · (1 + step), most).
 
-    A reference that follows lets the surrogate go on learning; it holds it back the more the longer training goes on.
+    A reference that follows lets the model go on learning; it holds it back the more the longer training goes on.
 
     Args:
         reference: changed in place; of the same parameters as the model.
@@ -100,7 +100,7 @@ def follow(reference: nn.Module, model: nn.Module, step: int, *, most: float = 0
         most: the largest d, in [0, 1].
         rate: how fast d grows.
 
-    Source: the reference of TDM-R1 (arXiv 2603.07700; Luo-Yihong/DGPO).
+    Source: the reference of TDM-R1 (arXiv 2603.07700; Luo-Yihong/DGPO); with most = 0.5 that of GDRO (2601.02036).
     """
     decay = min(rate * (1 + step), most)
     for old, new in zip(reference.parameters(), model.parameters(), strict=True):

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from guerdon.objectives.pathwise.drifts import absorbing, drift
     from guerdon.objectives.pathwise.gradient import parameter_drift, pathwise_gradient, reward_loss
     from guerdon.objectives.pathwise.rewards import (
-        NotDifferentiable,
         balanced,
         check_differentiable,
         guidance,
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "NotDifferentiable": "rewards",
     "absorbing": "drifts",
     "balanced": "rewards",
     "check_differentiable": "rewards",
@@ -63,7 +61,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "NotDifferentiable",
     "absorbing",
     "balanced",
     "check_differentiable",

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as checkpointed
 
-from guerdon.objectives.denoising.chains import Chain, Condition, Policy
+from guerdon.objectives.denoising.chain import Chain
+from guerdon.objectives.denoising.chains import Condition, Policy
 from guerdon.objectives.denoising.steps import FLOW, Kind, estimates, step
 
 

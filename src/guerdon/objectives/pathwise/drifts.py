@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guerdon.objectives.denoising.chains import Chain
+from guerdon.objectives.denoising.chain import Chain
 from guerdon.objectives.denoising.steps import Step
 from guerdon.objectives.pathwise.rewards import check_differentiable, differentiated
 

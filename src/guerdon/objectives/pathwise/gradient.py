@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from guerdon.core.errors import NotDifferentiable
 from guerdon.core.scores import Scores
-from guerdon.objectives.denoising.chains import Chain, Condition, Policy
+from guerdon.objectives.denoising.chain import Chain
+from guerdon.objectives.denoising.chains import Condition, Policy
 from guerdon.objectives.pathwise.chains import denoise, one_step
-from guerdon.objectives.pathwise.rewards import NotDifferentiable, SampleReward, check_differentiable, values_of
+from guerdon.objectives.pathwise.rewards import SampleReward, check_differentiable, values_of
 
 
 def pathwise_gradient(

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from guerdon.core.context import Context
-from guerdon.core.errors import GuerdonError
+from guerdon.core.errors import NotDifferentiable
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.objectives.denoising.chains import Policy
@@ -21,10 +21,6 @@ from guerdon.objectives.denoising.steps import Kind, estimates
 from guerdon.objectives.pathwise.chains import noised
 
 SampleReward = Callable[[Tensor], Any]
-
-
-class NotDifferentiable(GuerdonError, TypeError):
-    """A reward without a gradient was given to an objective that is nothing but the reward's gradient."""
 
 
 def check_differentiable(reward: SampleReward, example: Float[Tensor, "n *d"]) -> None:
@@ -45,7 +41,7 @@ def check_differentiable(reward: SampleReward, example: Float[Tensor, "n *d"]) -
 
     >>> check_differentiable(lambda x: x.detach().sum(1), torch.ones(1, 2))
     Traceback (most recent call last):
-    guerdon.objectives.pathwise.rewards.NotDifferentiable: the reward <lambda> gives its samples no gradient: ...
+    guerdon.core.errors.NotDifferentiable: the reward <lambda> gives its samples no gradient: ...
     """
     name = getattr(reward, "name", None) or getattr(reward, "__name__", None) or type(reward).__name__
     remedy = (

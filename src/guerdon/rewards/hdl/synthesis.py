@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -82,8 +83,10 @@ def proof(gold: tuple[str, str], gate: tuple[str, str], *, steps: int, seconds: 
     """Whether two designs are equivalent: at each time, for all inputs, outputs are equal where the first's are known.
 
     Flip-flops are taken with their clocks as inputs, so that edges matter, and begin as the designs say, else unknown.
-    First, induction over outputs and the flip-flops of the same names; then over outputs only, from the beginning for
-    so many steps. A difference that is found is one; that none is found within the steps is no proof.
+    What is built alike from the same signals is one signal. First, flip-flops of the same names are taken for inputs:
+    where they begin alike, and outputs, clocks and next values are then alike, so are the designs. Then, induction over
+    outputs and the flip-flops of the same names, and over outputs only, from the beginning for so many steps. A
+    difference that is found is one; that none is found within the steps is no proof.
 
     Args:
         gold: text and name of the one that decides.
@@ -103,23 +106,31 @@ def proof(gold: tuple[str, str], gate: tuple[str, str], *, steps: int, seconds: 
     )
     both = f"{read.format('gold', gold[1])}; log -stdout ==gate==; design -reset; {read.format('gate', gate[1])}"
     copies = "design -reset; design -copy-from gold -as gold gold; design -copy-from gate -as gate gate"
-    miter = "miter -equiv -flatten -make_outputs -ignore_gold_x gold gate miter; hierarchy -top miter; clk2fflogic"
-    induct = (
-        "sat -tempinduct -prove trigger 0 -set-init-undef -enable_undef -set-def-inputs -maxsteps {} -timeout {} miter"
+    merge = "opt_merge -share_all; opt_clean; opt_expr -keepdc; opt_clean"
+    exact = f"miter -equiv -flatten gold gate miter; hierarchy -top miter; clk2fflogic; {merge}"
+    miter = exact.replace("-equiv", "-equiv -ignore_gold_x")
+    sat = "sat -prove trigger 0 -enable_undef -timeout {}"
+    begins = f"{sat} -set-init-undef -set-def-inputs"
+    plans = (
+        f"{copies}; expose -shared -dff gold gate; {exact}; {begins} -seq 1 -verify miter; "
+        f"{copies}; expose -shared -dff -evert-dff gold gate; {exact}; {sat} -tempinduct -maxsteps 1 miter",
+        f"{copies}; expose -shared -dff gold gate; {miter}; {begins} -tempinduct -maxsteps 2 miter",
+        f"{copies}; {miter}; {begins} -tempinduct -maxsteps {steps} miter",
     )
     files = {"gold.sv": _plain(gold[0]), "gate.sv": _plain(gate[0])}
     said = ""
-    for flops, most in (("expose -shared -dff gold gate; ", 2), ("", steps)):
-        proving = f"{copies}; {flops}{miter}; {induct.format(most, max(1, int(seconds / 2)))}"
-        script = f"{both}; log -stdout ==proof==; {proving}"
-        ran = execute(("yosys", "-p", script), files=files, seconds=seconds / 2, memory=memory, synthesis=True)
+    end = time.monotonic() + seconds
+    for turn, plan in enumerate(plans):
+        left = max(1.0, (end - time.monotonic()) / (len(plans) - turn))
+        script = f"{both}; log -stdout ==proof==; {plan.format(*[int(left)] * 2)}"
+        ran = execute(("yosys", "-p", script), files=files, seconds=left, memory=memory, synthesis=True)
         golden, _, rest = ran.stdout.decode("utf-8", "replace").partition("\n==gate==\n")
         reading, _, said = rest.partition("\n==proof==\n")
         failed = ran.ended == "exit" and ran.code != 0
         if _CONFLICT.search(golden) or (failed and not rest):
             return Verdict("golden unusable", _why(ran, golden))
-        if _CONFLICT.search(reading) or failed:  # if it is not the design that is refused, its ports are
-            return Verdict("different", _why(ran, reading))
+        if _CONFLICT.search(reading) or (failed and (turn or not said)):
+            return Verdict("different", _why(ran, reading))  # if it is not the design that is refused, its ports are
         if _PROVEN.search(said):
             return Verdict("equivalent", "proven by induction")
     if _REFUTED.search(said):

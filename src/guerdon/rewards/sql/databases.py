@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 from urllib.parse import quote
@@ -22,13 +24,15 @@ System = Literal["sqlite", "duckdb"]
 Rows = list[tuple[Any, ...]]
 
 LONGEST_CELL = 1 << 20  # bytes of a text or blob in SQLite, intermediate ones included
+READ_ONLY = "BEGIN TRANSACTION READ ONLY"
 MEMORY = "512MB"  # of DuckDB
 STEPS = 10_000  # of SQLite's machine between two looks at the clock
-FIRST, LARGEST = 256, 4096  # rows that are fetched at a time: the more, the more of them have been right
+FIRST, LARGEST = 256, 1024  # rows that are fetched at a time: the more, the more of them have been right
 KEPT = 32  # databases that stay open
 RESULTS = 4  # results that are kept of each: the rows of a group have one reference
 
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_OK, _DENY = sqlite3.SQLITE_OK, sqlite3.SQLITE_DENY
 _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,  # no files, no network, no ATTACH
     "autoinstall_known_extensions": False,
@@ -48,11 +52,11 @@ class Database(Protocol):
 
     results: dict[str, tuple[int, Rows]]
 
-    def run(self, query: str, seconds: float) -> contextlib.AbstractContextManager[tuple[int, Iterator[Rows]]]:
-        """How many columns a query's result has, and its rows, some at a time.
+    def run(self, query: str, seconds: float) -> Generator[Rows]:
+        """A row that has as many cells as a query's result has columns, and then the result, some rows at a time.
 
         Raises:
-            QueryFailed: on entering or while rows are fetched.
+            QueryFailed: while they are fetched.
         """
 
 
@@ -65,12 +69,13 @@ def fetched(database: Database, query: str, seconds: float, most: int) -> tuple[
     known = database.results.get(query)
     if known is None:
         rows: Rows = []
-        with database.run(query, seconds) as (width, pieces):
+        with contextlib.closing(database.run(query, seconds)) as pieces:
+            (header,) = next(pieces)
             for piece in pieces:
                 rows += piece
                 if len(rows) > most:
                     break
-        known = (width, rows)
+        known = (len(header), rows)
     if len(known[1]) > most:
         raise QueryFailed(f"gives more than {most} rows")
     database.results[query] = known
@@ -93,7 +98,7 @@ def opened(database: Any, system: System, folder: str) -> Database:
     """
     try:
         if isinstance(database, str) and not database.lstrip().startswith("{"):
-            path = os.path.join(folder, database)
+            path = os.path.join(folder, database) if folder else database
             state = os.stat(path)
             return _opened(system, path, (state.st_mtime_ns, state.st_size), threading.get_ident())
         text = database if isinstance(database, str) else json.dumps(database, default=_plain)
@@ -159,7 +164,8 @@ class Sqlite:
     def file(cls, path: str) -> Sqlite:
         """A file; taken for one that nobody changes, unless its journal says otherwise."""
         immutable = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
-        connection = sqlite3.connect(f"file:{quote(path)}?mode=ro{immutable}", uri=True)
+        where = f"file:{quote(path)}?mode=ro{immutable}"
+        connection = sqlite3.connect(where, uri=True, isolation_level=None, cached_statements=0)
         connection.execute("SELECT 1 FROM sqlite_master").close()
         return cls(connection)
 
@@ -172,38 +178,84 @@ class Sqlite:
         connection.commit()
         return cls(connection)
 
-    @contextlib.contextmanager
-    def run(self, query: str, seconds: float) -> Iterator[tuple[int, Iterator[Rows]]]:
+    def run(self, query: str, seconds: float) -> Generator[Rows]:
         """See `Database.run`."""
         self._until = time.monotonic() + seconds
-        cursor = self._connection.cursor()
         try:
-            cursor.execute(query)
+            cursor = self._connection.execute(query)
             if cursor.description is None:
                 raise QueryFailed("gives no result")
-            yield len(cursor.description), _pieces(cursor)
+            yield [cursor.description]
+            yield from _pieces(cursor)
         except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as error:
             late = "interrupted" in str(error)
             raise QueryFailed(f"takes more than {seconds:g} s" if late else _said(error)) from None
-        finally:
-            cursor.close()
 
     def _late(self) -> bool:
         return time.monotonic() > self._until
 
 
-def _reading(action: int, first: str | None, second: str | None, *_: object) -> int:
-    allowed = action in _READING and second != "load_extension"
-    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+def _reading(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
+    return _OK if action in _READING and second != "load_extension" else _DENY
+
+
+class Alarm:
+    """A thread that stops a query which is late. It is kept from query to query: to start one takes as long as a
+    small query, and as long as one is not late nobody has to wake it.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self.late = False
+        self._stop = stop
+        self._sooner = threading.Condition()
+        self._due = self._wakes = math.inf
+        self._thread: threading.Thread | None = None
+
+    def set(self, seconds: float) -> None:
+        """A query begins, which is late in some seconds."""
+        with self._sooner:
+            self._due, self.late = time.monotonic() + seconds, False
+            if self._thread is None or not self._thread.is_alive():  # in a fork it is not
+                self._thread = threading.Thread(target=self._watch, daemon=True)
+                self._thread.start()
+            elif self._due < self._wakes:
+                self._sooner.notify()
+
+    def unset(self) -> None:
+        """The query has ended, or has been stopped: the next one is not."""
+        with self._sooner:
+            self._due = math.inf
+
+    def end(self) -> None:
+        """There will be no more queries."""
+        with self._sooner:
+            thread, self._due = self._thread, math.inf
+            self._sooner.notify()
+        if thread is not None:
+            thread.join()
+
+    def _watch(self) -> None:
+        with self._sooner:
+            while self._due < math.inf:
+                self._wakes = self._due
+                if (left := self._due - time.monotonic()) > 0:
+                    self._sooner.wait(left)
+                else:
+                    self.late, self._due = True, math.inf
+                    self._stop()
+            self._thread = None
 
 
 class DuckDB:
-    """A DuckDB database, without files, network and settings; each query is in a transaction that only reads."""
+    """A DuckDB database, without files, network and settings, in a transaction that only reads."""
 
     def __init__(self, connection: Any) -> None:
         self.results: dict[str, tuple[int, Rows]] = {}
         self._connection = connection
+        self._alarm = Alarm(connection.interrupt)
+        weakref.finalize(self, self._alarm.end)  # also at the end of the process
         connection.execute("SET lock_configuration = true")
+        connection.execute(READ_ONLY)
 
     @classmethod
     def file(cls, path: str) -> DuckDB:
@@ -223,43 +275,36 @@ class DuckDB:
                 connection.executemany(statement, records)
             return cls(connection)
 
-    @contextlib.contextmanager
-    def run(self, query: str, seconds: float) -> Iterator[tuple[int, Iterator[Rows]]]:
+    def run(self, query: str, seconds: float) -> Generator[Rows]:
         """See `Database.run`."""
         import duckdb
 
-        connection = self._connection
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            connection.interrupt()
-
-        alarm = threading.Timer(seconds, stop)
-        alarm.daemon = True
-        alarm.start()
+        self._alarm.set(seconds)
         try:
-            statements = connection.extract_statements(query)
+            statements = self._connection.extract_statements(query)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise QueryFailed("is not one query that reads")
-            connection.execute("BEGIN TRANSACTION READ ONLY")
-            try:
-                result = connection.execute(statements[0])
-                yield len(result.description), _pieces(result)
-            finally:
-                connection.execute("ROLLBACK")
+            result = self._connection.execute(statements[0])
+            yield [tuple(result.description)]
+            yield from _pieces(result)
         except (duckdb.Error, RuntimeError, ValueError, MemoryError) as error:
-            raise QueryFailed(f"takes more than {seconds:g} s" if late.is_set() else _said(error)) from None
+            self._alarm.unset()
+            self._connection.execute("ROLLBACK")
+            self._connection.execute(READ_ONLY)
+            raise QueryFailed(f"takes more than {seconds:g} s" if self._alarm.late else _said(error)) from None
         finally:
-            alarm.cancel()
-            alarm.join()  # it may be interrupting, which would hit the next query
+            self._alarm.unset()
 
 
 def _pieces(cursor: Any) -> Iterator[Rows]:
     size = FIRST
-    while rows := cursor.fetchmany(size):
+    rows = cursor.fetchmany(size)
+    while rows:
         yield rows
+        if len(rows) < size:
+            return
         size = min(2 * size, LARGEST)
+        rows = cursor.fetchmany(size)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -50,23 +50,22 @@ def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, toleran
 
 def _unmatched(expected: list[Any], pieces: Iterator[list[Any]]) -> str | None:
     """What is not the same in two multisets."""
-    distinct = set(expected)
-    left = Counter(expected) if len(distinct) < len(expected) else None
-    found: set[Any] = set()
+    left = set(expected)
+    copies = Counter(expected) if len(left) < len(expected) else None
     count = 0
     for piece in pieces:
-        rows = set(piece)  # hashes rows once: what is done with sets of them does not again
-        if not rows <= distinct:
-            return f"has a row that is not expected: {shown(next(row for row in piece if row not in distinct))}"
+        try:
+            if copies is None:
+                deque(map(left.remove, piece), maxlen=0)  # without a loop in Python, and hashing each row once
+            else:
+                for row in piece:
+                    if not (more := copies[row]):
+                        raise KeyError(row)
+                    copies[row] = more - 1
+        except KeyError as error:
+            row = error.args[0]
+            return f"has a row {'too often' if row in set(expected) else 'that is not expected'}: {shown(row)}"
         count += len(piece)
-        if left is None:
-            found |= rows
-            often = [] if len(found) == count else [row for row, n in Counter(piece).items() if n > 1] or piece
-        else:
-            left.subtract(piece)
-            often = [row for row in piece if left[row] < 0]
-        if often:
-            return f"has a row too often: {shown(often[0])}"
     return f"lacks {len(expected) - count} rows" if count < len(expected) else None
 
 

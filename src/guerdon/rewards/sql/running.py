@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -131,9 +132,10 @@ def compared(
         return ("no query" if not said else f"more than {LONGEST} characters"), False
     keep = order == "keep" or (order == "as_asked" and ordered(wanted))
     try:
-        with base.run(said, seconds) as (columns, pieces):
-            if columns != width:
-                return f"gives {columns} columns, not {width}", True
+        with contextlib.closing(base.run(said, seconds)) as pieces:
+            (header,) = next(pieces)
+            if len(header) != width:
+                return f"gives {len(header)} columns, not {width}", True
             return difference(expected, pieces, ordered=keep, tolerance=tolerance), True
     except QueryFailed as error:
         return str(error), False

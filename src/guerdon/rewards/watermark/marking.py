@@ -98,4 +98,6 @@ def biased(
     shift = delta * green if open is None else torch.where(open[:, None], delta * green, 0.0)
     if how == "add":
         return logits + shift
-    return torch.where(torch.isfinite(logits), logits * (1 + shift), logits)
+    finite = torch.isfinite(logits)
+    # What is not finite must not meet the shift: its slope would be 0 · ∞.
+    return torch.where(finite, torch.where(finite, logits, 0.0) * (1 + shift), logits)

@@ -1,8 +1,4 @@
-"""GFlowNet objectives: sample in proportion to the reward, and so find many solutions, instead of the best one.
-
-A trajectory s₀ → s₁ → … → s_T builds an object x step by step. Everything is in logarithms; where the construction
-graph is a tree (text, whose state is its whole history) the backward policy is 1 and may be left out.
-"""
+"""The balance of flows as losses: of whole trajectories, of all their parts, of single edges."""
 
 from __future__ import annotations
 
@@ -12,68 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-
-def log_reward(
-    rewards: Float[Tensor, "*n"],
-    *,
-    kind: Literal["exp", "floor"] = "exp",
-    temperature: float = 1.0,
-    floor: float = 1e-3,
-) -> Float[Tensor, "*n"]:
-    r"""A reward of any sign as log R of a positive one: "exp", log R = r/T; "floor", log R = log max(r, floor).
-
-    Args:
-        rewards: r.
-        kind: "exp" keeps differences of rewards, "floor" their ratios.
-        temperature: T > 0 of "exp", in the unit of the rewards; smaller is greedier.
-        floor: of "floor", above 0: the log of a reward of 0 does not exist.
-
-    Raises:
-        ValueError: if T or the floor is not above 0.
-
-    Source: GFlowVLM (arXiv 2503.06514), which leaves the transform open.
-
-    >>> log_reward(torch.tensor([0.0, 1.0]), kind="floor", floor=0.5)
-    tensor([-0.6931,  0.0000])
-    """
-    if not temperature > 0 or not floor > 0:
-        raise ValueError(f"temperature and floor must be above 0, got {temperature} and {floor}")
-    wide = torch.promote_types(rewards.dtype, torch.float32)
-    rewards = rewards.to(wide)
-    return rewards / temperature if kind == "exp" else rewards.clamp(min=floor).log()
-
-
-def step_logp(
-    action_logp: Float[Tensor, "n t"],
-    thought_logp: Float[Tensor, "n t"],
-    *,
-    thought: float = 0.4,
-    lengths: Int[Tensor, "n t"] | None = None,
-) -> Float[Tensor, "n t"]:
-    r"""log P_F of a step that thinks before it acts: log P(a | c, s) + λ log P(c | s).
-
-    A thought is a hundred tokens and an action a few: unweighted, the thought's probability is all there is.
-
-    Args:
-        action_logp: log-probability of the action's text, one per step.
-        thought_logp: of the thought's text.
-        thought: λ in [0, 1].
-        lengths: tokens of each thought, by which its log-probability is divided; None: the sum as it is.
-
-    Raises:
-        ValueError: if the shapes differ, or λ is outside [0, 1].
-
-    Source: GFlowVLM (arXiv 2503.06514); it does not state λ, 0.4 is that of RL4VLM (2405.10292) for card games.
-
-    >>> step_logp(torch.tensor([[-1.0]]), torch.tensor([[-10.0]]), lengths=torch.tensor([[5]]))
-    tensor([[-1.8000]])
-    """
-    if action_logp.shape != thought_logp.shape or (lengths is not None and lengths.shape != action_logp.shape):
-        shapes = [tuple(x.shape) for x in (action_logp, thought_logp, lengths) if x is not None]
-        raise ValueError(f"action_logp, thought_logp and lengths must have one shape, got {shapes}")
-    if not 0 <= thought <= 1:
-        raise ValueError(f"thought must be in [0, 1], got {thought}")
-    return action_logp + thought * (thought_logp if lengths is None else thought_logp / lengths.clamp(min=1))
+from guerdon.objectives.gflownet import steps
 
 
 def trajectory_balance(
@@ -132,7 +67,7 @@ def trajectory_balance(
         count = cells.index_add(0, group, counted.to(wide)).clamp(min=1)
         estimate = -(cells.index_add(0, group, zeta) / count)[group]
     else:
-        estimate = log_z.to(wide).expand(len(zeta))
+        estimate = torch.where(counted, log_z.to(wide), 0.0)
     number = counted.sum().to(wide)
     squares = torch.where(counted, (zeta + estimate) ** 2, 0.0)
     loss = squares.sum() / (number.clamp(min=1) if denominator is None else denominator)
@@ -147,23 +82,27 @@ def reward_balance(
     groups: Int[Tensor, "n"],
     rows: Bool[Tensor, "n"],
     ref_logp: Float[Tensor, "n t"] | None = None,
+    values: Float[Tensor, "n t"] | None = None,
     kind: Literal["exp", "floor"] = "exp",
     temperature: float = 1.0,
     floor: float = 1e-3,
     denominator: float | Float[Tensor, ""] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    r"""`trajectory_balance` of rollouts of a language policy, in its variance form within each prompt.
+    r"""`trajectory_balance` of rollouts of a language policy: in its variance form within each prompt, or with log Z.
 
     The loss is 0 exactly when the policy writes in proportion to `log_reward`'s R or, with a reference, to π_ref · R:
-    at kind "exp" that is the optimum of KL-regularised RL with β = T, without a learned log Z.
+    at kind "exp" that is the optimum of KL-regularised RL with β = T. The variance form learns nothing from a rollout
+    that is alone in its group; a learned log Z needs no group.
 
     Args:
-        logp: log-probabilities of the tokens under the policy, in nats; the only argument with gradients.
+        logp: log-probabilities of the tokens under the policy, in nats; with gradients.
         rewards: one per rollout.
         mask: True at the tokens written by the policy.
         groups: rows with equal numbers answer the same prompt.
         rows: rollouts with a score.
         ref_logp: under the reference; None: a uniform one.
+        values: log F of the state before each token, learned, with gradients; that before the first is log Z. None:
+            the variance form.
         kind, temperature, floor: as for `log_reward`.
         denominator: the number of rollouts with a score of the whole batch, where this is a part of it.
 
@@ -173,16 +112,27 @@ def reward_balance(
     Raises:
         ValueError: as `log_reward` and `trajectory_balance`.
 
-    Source: the variance form as in GFlowVLM (arXiv 2503.06514); with the reference it is TBA's objective (2503.18929).
+    Source: trajectory balance (arXiv 2201.13259); the variance form as in GFlowVLM (2503.06514), with the reference
+    TBA's objective (2503.18929).
 
     >>> half, two = torch.tensor([[0.5], [0.5]]).log(), torch.ones(2, dtype=bool)
     >>> reward_balance(half, torch.tensor([0.0, 2.0]), two[:, None], groups=torch.zeros(2, dtype=int), rows=two)[0]
     tensor(1.)
     """
-    target = log_reward(rewards, kind=kind, temperature=temperature, floor=floor)
-    behind = None if ref_logp is None else ref_logp.detach()
+    target = steps.log_reward(rewards, kind=kind, temperature=temperature, floor=floor)
+    log_z = None
+    if values is not None:
+        _check_shapes(mask, 2, values=values)
+        log_z = torch.where(mask & (mask.cumsum(1) == 1), values, 0.0).sum(1)
     loss, sums = trajectory_balance(
-        logp, target, mask, groups=groups, backward_logp=behind, rows=rows, denominator=denominator
+        logp,
+        target,
+        mask,
+        groups=groups,
+        log_z=log_z,
+        backward_logp=None if ref_logp is None else ref_logp.detach(),
+        rows=rows,
+        denominator=denominator,
     )
     return loss, sums | {"tokens": mask.sum().to(loss)}
 
@@ -310,143 +260,6 @@ def edge_balance(
     steps = mask.sum().to(wide)
     loss = squares.sum() / (steps.clamp(min=1) if denominator is None else denominator)
     return loss, {"steps": steps, "error": squares.detach().sum()}
-
-
-def reached(
-    outcome: Int[Tensor, "n"],
-    target: Int[Tensor, "n"],
-    *,
-    floor: float = 1e-4,
-) -> Float[Tensor, "n"]:
-    """log R(x|y) of trajectories that were to end in y: 0 where they did, log floor where not.
-
-    Contrastive pre-training takes both kinds: what an exploring policy reached, relabelled as its own target, and the
-    attempts of the conditioned policy at that target.
-
-    Args:
-        outcome: the number of the outcome x that each trajectory ended in.
-        target: the number of the outcome y it was conditioned on.
-        floor: above 0; the log of 0 does not exist. Not stated by the source, which has log 0.
-
-    Raises:
-        ValueError: if the shapes differ, or floor ≤ 0.
-
-    Source: OC-GFN (arXiv 2310.03419, §4.1).
-
-    >>> reached(torch.tensor([2, 1]), torch.tensor([2, 2]))
-    tensor([ 0.0000, -9.2103])
-    """
-    if outcome.shape != target.shape:
-        raise ValueError(f"outcome and target must have one shape, got {tuple(outcome.shape)}, {tuple(target.shape)}")
-    if not floor > 0:
-        raise ValueError(f"floor must be above 0, got {floor}")
-    return torch.where(outcome == target, 0.0, torch.tensor(floor, device=outcome.device).log())
-
-
-def converted(
-    log_flow: Float[Tensor, "*n y"],
-    forward_logp: Float[Tensor, "*n y a"],
-    log_reward: Float[Tensor, "y"],
-) -> Float[Tensor, "*n a"]:
-    r"""The policy for a new reward, from an outcome-conditioned one and without training.
-
-        P^r(s'|s) = Σ_y r(y) F(s|y) P_F(s'|s, y) / Σ_y r(y) F(s|y)
-
-    Args:
-        log_flow: log F(s|y), for each outcome; −∞ where y cannot be reached from s.
-        forward_logp: log P_F(s'|s, y), for each outcome and action.
-        log_reward: log r(y); a constant added to it changes nothing.
-
-    Returns:
-        log P^r of each action; where no outcome can be reached, −∞ for every action.
-
-    Raises:
-        ValueError: if the shapes do not fit.
-
-    Source: OC-GFN (arXiv 2310.03419, prop. 4.1).
-
-    >>> forward = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).log()
-    >>> converted(torch.zeros(2), forward, torch.tensor([1.0, 3.0]).log()).exp()
-    tensor([0.2500, 0.7500])
-    """
-    if forward_logp.shape[:-1] != log_flow.shape or log_reward.shape != log_flow.shape[-1:]:
-        shapes = [tuple(x.shape) for x in (log_flow, forward_logp, log_reward)]
-        raise ValueError(f"log_flow (*n, y), forward_logp (*n, y, a) and log_reward (y,) do not fit: {shapes}")
-    wide = torch.promote_types(log_flow.dtype, torch.float32)
-    weight = log_reward.to(wide) + log_flow.to(wide)
-    joint = (weight[..., None] + forward_logp.to(wide)).logsumexp(-2)
-    total = weight.logsumexp(-1, keepdim=True)
-    return torch.where(total == -torch.inf, -torch.inf, joint - torch.where(total == -torch.inf, 0.0, total))
-
-
-def amortised_numerator(
-    log_numerator: Float[Tensor, "*n"],
-    sampler_logp: Float[Tensor, "*n"],
-    log_reward: Float[Tensor, "*n"],
-    log_flow: Float[Tensor, "*n"],
-    forward_logp: Float[Tensor, "*n"],
-) -> Float[Tensor, "*n"]:
-    r"""The loss that learns the sum over outcomes of `converted`, where there are too many to sum.
-
-        (log N(s'|s) + log Q(y|s', s) − log r(y) − log F(s|y) − log P_F(s'|s, y))²        for y drawn from Q, or any y
-
-    At loss 0 for all y, N is the sum and Q the share of each outcome in it; the policy is N(s'|s) / Σ_{s''} N(s''|s).
-
-    Args:
-        log_numerator: log N of the edge, learned.
-        sampler_logp: log Q(y|s', s), learned; see `exploring` for what to draw y from.
-        log_reward: log r(y).
-        log_flow, forward_logp: of the outcome-conditioned GFlowNet, which is held fixed: no gradient passes.
-
-    Returns:
-        One loss per pair of an edge and an outcome.
-
-    Raises:
-        ValueError: if the shapes differ.
-
-    Source: OC-GFN (arXiv 2310.03419, §4.2).
-
-    >>> one = torch.tensor([0.0])
-    >>> amortised_numerator(torch.tensor([2.0]), one, one, torch.tensor([1.0]), one)
-    tensor([1.])
-    """
-    values = (log_numerator, sampler_logp, log_reward, log_flow, forward_logp)
-    if len({x.shape for x in values}) > 1:
-        raise ValueError(f"all arguments must have one shape, got {[tuple(x.shape) for x in values]}")
-    return (log_numerator + sampler_logp - (log_reward + log_flow + forward_logp).detach()) ** 2
-
-
-def exploring(
-    logp: Float[Tensor, "*n a"],
-    *,
-    temperature: float = 1.0,
-    uniform: float = 0.1,
-) -> Float[Tensor, "*n a"]:
-    r"""A policy to collect data with: log((1 − ε) softmax(logp/T) + ε/number of actions).
-
-    Balance losses hold for trajectories from anywhere, so what is drawn may explore more than what is learned. Actions
-    of log-probability −∞ cannot be taken and stay so.
-
-    Args:
-        logp: log-probabilities or logits of the actions; at least one is finite.
-        temperature: T > 0; above 1 flatter.
-        uniform: ε in [0, 1].
-
-    Raises:
-        ValueError: if T ≤ 0 or ε is outside [0, 1].
-
-    Source: tempered and ε-uniform behaviour policies, as in GFlowNets (arXiv 2106.04399) and OC-GFN (2310.03419).
-
-    >>> exploring(torch.tensor([0.0, 0.0, -torch.inf]), uniform=0.5).exp()
-    tensor([0.5000, 0.5000, 0.0000])
-    """
-    if not temperature > 0 or not 0 <= uniform <= 1:
-        raise ValueError(f"temperature must be above 0 and uniform in [0, 1], got {temperature} and {uniform}")
-    logp = logp.to(torch.promote_types(logp.dtype, torch.float32))
-    possible = logp > -torch.inf
-    spread = uniform * possible.to(logp) / possible.sum(-1, keepdim=True).clamp(min=1)
-    mixed = (1 - uniform) * (logp / temperature).softmax(-1) + spread
-    return torch.where(possible, mixed, 0.0).log()
 
 
 def _path(forward_logp: Tensor, backward_logp: Tensor | None, mask: Tensor, wide: torch.dtype) -> Tensor:
