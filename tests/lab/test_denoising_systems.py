@@ -1,4 +1,4 @@
-"""Systems of the denoising policy on data whose answer is known: credit and the policy gradient are those of language."""
+"""Systems of the denoising policy where the answer is known: credit and the policy gradient are those of language."""
 
 import io
 import math
