@@ -32,10 +32,10 @@ from torch import Tensor
 
 from guerdon.core.arrays import to_numpy
 from guerdon.objectives.denoising import action_logp, sample, step
-from guerdon.train.denoiser import Denoiser
-from guerdon.train.denoising_job import rollouts
-from guerdon.train.denoising_learning import Lessons, learn
-from guerdon.train.denoising_sampling import Batch
+from guerdon.train.denoising.denoiser import Denoiser
+from guerdon.train.denoising.job import rollouts
+from guerdon.train.denoising.learning import Lessons, learn
+from guerdon.train.denoising.sampling import Batch
 from guerdon.train.recipe import from_data
 
 STEPS, HEAD = 4, 64

@@ -108,6 +108,8 @@ def test_the_release_s_variants_by_hand():
     torch.testing.assert_close(turning_points(table, final=final, main="whole"), torch.full((1, 3), 0.2))
     undone = turning_points(torch.tensor([[0.5, 0.4, 0.9, 0.6]]), final=torch.tensor([0.3]), consistent=False)
     torch.testing.assert_close(undone, torch.tensor([[-0.2, 0.5, -0.6]]))  # the first and the last go its way: down
+    nothing_led_to = turning_points(torch.tensor([[0.0, 5.0, 2.0, 3.0]]), final=torch.tensor([2.0]), consistent=False)
+    assert nothing_led_to.tolist() == [[2.0, -3.0, 1.0]]  # the last step turns, and R_f − R₂ = 0 takes nothing from it
     lost = turning_points(table, final=torch.tensor([torch.nan]), main="whole")
     assert lost.tolist() == [[0.0, 0.0, 0.0]]
     with pytest.raises(ValueError, match="main must be one of gain, whole"):

@@ -6,8 +6,8 @@ import torch
 
 from guerdon.data import Task, guided_attempts, preference_pairs, top_of_group
 from guerdon.models import LinearHead, fit, implicit_loss, implicit_rewards, language_loss, states_of, total
-from guerdon.train.models import LanguageModel
-from guerdon.train.policy import ModelShape, PolicyConfig, build
+from guerdon.train.language.models import LanguageModel
+from guerdon.train.language.policy import ModelShape, PolicyConfig, build
 
 SHAPE = ModelShape(layers=1, hidden=32, heads=2, mlp=64, context=16, alphabet="0123abcdefgh?:", tied_embeddings=False)
 FIXES = dict(zip("0123", "cafe", strict=True))  # the patch of each task: a letter

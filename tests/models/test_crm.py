@@ -9,8 +9,8 @@ from guerdon import Context, Rollouts, reward
 from guerdon.algebra import product
 from guerdon.data import collapses
 from guerdon.models import concise, demonstrations, discriminative, fit, language_loss
-from guerdon.train.models import LanguageModel
-from guerdon.train.policy import ModelShape, PolicyConfig, build
+from guerdon.train.language.models import LanguageModel
+from guerdon.train.language.policy import ModelShape, PolicyConfig, build
 
 QUESTION = "{problem}|{solution}="
 

@@ -17,8 +17,8 @@ from guerdon.data import Shuffled, fill, mixed
 from guerdon.models import LinearHead, answered, chunk_states, detector, fit, implicit_loss
 from guerdon.objectives import policy_gradient
 from guerdon.shaping import needed
-from guerdon.train.models import LanguageModel
-from guerdon.train.policy import ModelShape, PolicyConfig, build
+from guerdon.train.language.models import LanguageModel
+from guerdon.train.language.policy import ModelShape, PolicyConfig, build
 
 LIMIT = 200
 

@@ -11,8 +11,8 @@ from guerdon.core.protocols import TokenLogprobs
 from guerdon.data import preference_pairs
 from guerdon.models import fit, implicit_loss, implicit_rewards, language_loss, listening, total
 from guerdon.rewards import likelihood
-from guerdon.train.models import LanguageModel
-from guerdon.train.policy import ModelShape, PolicyConfig, build
+from guerdon.train.language.models import LanguageModel
+from guerdon.train.language.policy import ModelShape, PolicyConfig, build
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz!:| "
 CHAT = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}|{% endfor %}{% if add_generation_prompt %}a:{% endif %}"

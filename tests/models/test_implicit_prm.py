@@ -8,8 +8,8 @@ from guerdon.core import Spans
 from guerdon.data import answer_support, top_of_group
 from guerdon.models import at_steps, fit, implicit_loss, implicit_rewards, total
 from guerdon.rewards.probe.cut import Cut, cuts
-from guerdon.train.models import LanguageModel
-from guerdon.train.policy import ModelShape, PolicyConfig, build
+from guerdon.train.language.models import LanguageModel
+from guerdon.train.language.policy import ModelShape, PolicyConfig, build
 
 AT_STEP = Cut(markers=("Step",), whole_words=False, first=0, gap=0, sentence=False, until=None)
 SHAPE = ModelShape(layers=1, hidden=32, heads=2, mlp=64, context=40, alphabet="Step01234:= ", tied_embeddings=False)

@@ -11,8 +11,8 @@ from guerdon.core import Rollouts, Scores, Tokens
 from guerdon.core.errors import MissingInput
 from guerdon.models import TokenValues, beam_search, fit_values
 from guerdon.objectives.value import Critic
-from guerdon.train.models import LanguageModel
-from guerdon.train.policy import ModelShape, PolicyConfig, build
+from guerdon.train.language.models import LanguageModel
+from guerdon.train.language.policy import ModelShape, PolicyConfig, build
 
 LENGTH, WANTED = 6, 5
 SHAPE = ModelShape(layers=1, hidden=32, heads=2, mlp=64, context=16, alphabet="01=")

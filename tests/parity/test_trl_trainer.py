@@ -13,7 +13,7 @@ from guerdon import Abstain, gate, reward
 from guerdon.core.errors import GuerdonError
 from guerdon.rewards import text
 from guerdon.shaping import bound, center
-from guerdon.train.policy import ModelShape, PolicyConfig, build
+from guerdon.train.language.policy import ModelShape, PolicyConfig, build
 
 
 @reward(range=(0, 1))

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from guerdon.algebra import reward
 from guerdon.engine import Engine
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train import denoising_job
 from guerdon.train import recipe as recipes
+from guerdon.train.denoising import job as jobs
 from guerdon.train.run import Run
 
 TINY: dict[str, Any] = {
@@ -57,4 +57,4 @@ def brightness(completion) -> list[float]:
 def job_of(recipe, folder):
     engine = Engine()
     run = Run.open(folder, recipe.data())
-    return denoising_job.prepare(recipe, Accelerator(cpu=True), engine, run, None, allow_import=False), engine
+    return jobs.prepare(recipe, Accelerator(cpu=True), engine, run, None, allow_import=False), engine

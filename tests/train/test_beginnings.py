@@ -10,11 +10,12 @@ import torch
 
 from guerdon.core.errors import RecipeError
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train import language, presets
-from guerdon.train.generation import SamplingConfig, generate, uniforms
-from guerdon.train.learning import learn
+from guerdon.train import presets
+from guerdon.train.language import loop
+from guerdon.train.language.generation import SamplingConfig, generate, uniforms
+from guerdon.train.language.learning import learn
+from guerdon.train.language.policy import build, logprobs
 from guerdon.train.method import Begin, Sampling
-from guerdon.train.policy import build, logprobs
 from guerdon.train.run import Run
 
 CUT = {"at": "separator", "separator": "1", "until": None}
@@ -50,7 +51,7 @@ def learned(monkeypatch):
         seen.append(data)
         return learn(data, *rest, **options)
 
-    monkeypatch.setattr(language, "learn", watched)
+    monkeypatch.setattr(loop, "learn", watched)
     return seen
 
 
@@ -90,7 +91,7 @@ def test_a_completion_goes_on_from_its_beginning_as_a_longer_prompt_does(tiny):
 def test_mrt_rollouts_go_on_or_stop_where_one_of_the_policy_s_own_was_cut(tiny, tmp_path, learned):
     """A = outcome − mean outcome of those that stop, plus what each later step adds to the accuracy from there on."""
     recipe = tiny(**MRT, steps=1, seed=3)
-    language.train(recipe, tmp_path / "run")
+    loop.train(recipe, tmp_path / "run")
     [data], [(_, sample)] = learned, Run(tmp_path / "run").rollouts()
     policy, tokenizer = build(recipe.policy, seed=recipe.seed)
     prompts = sample["prompt"][::4]
@@ -125,7 +126,7 @@ def test_mrt_rollouts_go_on_or_stop_where_one_of_the_policy_s_own_was_cut(tiny, 
 
 def test_mrt_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path, monkeypatch):
     recipe = tiny(**MRT, steps=2)
-    language.train(recipe, tmp_path / "whole")
+    loop.train(recipe, tmp_path / "whole")
     original = checkpoints.save
 
     def dies(folder, checkpoint, **options):
@@ -135,9 +136,9 @@ def test_mrt_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", dies)
     with pytest.raises(KeyboardInterrupt):
-        language.train(recipe, tmp_path / "stopped")
+        loop.train(recipe, tmp_path / "stopped")
     monkeypatch.setattr(checkpoints, "save", original)
-    language.train(recipe, tmp_path / "stopped")
+    loop.train(recipe, tmp_path / "stopped")
     whole, stopped = (checkpoints.latest(tmp_path / x / "checkpoints")[0] for x in ("whole", "stopped"))
     assert all(torch.equal(value, stopped.weights[name]) for name, value in whole.weights.items())
 
@@ -156,7 +157,7 @@ def test_mrt_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path, monkeypatch):
 )
 def test_beginnings_that_cannot_be_are_said_before_any_work(tiny, tmp_path, begin, changes, message):
     with pytest.raises(RecipeError, match=re.escape(message)):
-        language.train(tiny(method={"preset": "grpo", "sampling": {"begin": begin, **changes}}), tmp_path / "run")
+        loop.train(tiny(method={"preset": "grpo", "sampling": {"begin": begin, **changes}}), tmp_path / "run")
     assert not Run(tmp_path / "run").metrics()
 
 

@@ -14,8 +14,8 @@ import pytest
 from guerdon.algebra import spec
 from guerdon.core.errors import SpecError
 from guerdon.models import tournament
-from guerdon.train import language
 from guerdon.train import recipe as recipes
+from guerdon.train.language import loop
 from guerdon.train.run import Run
 
 OUTCOME = {"part": "math.answer", "name": "outcome"}
@@ -400,7 +400,7 @@ STEPS_HERE = [2, 8, 10, 13, 15, 18, 23, 25, 26, 29, 30, 34, 40, 54, 73, 82, 84, 
 
 @pytest.mark.parametrize("n", STEPS_HERE)
 def test_a_system_takes_a_step(of, n, tmp_path):
-    summary = language.train(of(n), tmp_path / "run", allow_import=True)
+    summary = loop.train(of(n), tmp_path / "run", allow_import=True)
     assert summary["steps"] == 1
     [record] = Run(tmp_path / "run").metrics()
     assert math.isfinite(record["loss"])

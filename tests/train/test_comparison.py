@@ -8,8 +8,8 @@ import yaml
 from guerdon.cli import compare as cli
 from guerdon.core.errors import GuerdonError, RecipeError
 from guerdon.train import comparison as comparisons
-from guerdon.train import language
 from guerdon.train import recipe as recipes
+from guerdon.train.language import loop
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def commands(monkeypatch):
         run.append(command)
         assert command[1:4] == ["-m", "guerdon", "train"]
         try:
-            language.train(recipes.load(command[4]), Path(command[6]))
+            loop.train(recipes.load(command[4]), Path(command[6]))
         except GuerdonError as error:
             stdout.write(f"guerdon: {error}\n")
             return subprocess.CompletedProcess(command, 2)

@@ -25,10 +25,11 @@ from guerdon.credit import (
     window_credit,
 )
 from guerdon.rewards import text
-from guerdon.train import chains, language, presets
+from guerdon.train import chains, presets
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train.learning import learn
-from guerdon.train.policy import build
+from guerdon.train.language import loop
+from guerdon.train.language.learning import learn
+from guerdon.train.language.policy import build
 from guerdon.train.recipe import Recipe
 from guerdon.train.run import Run
 from guerdon.train.scoring import credited, informative
@@ -327,7 +328,7 @@ def learned(monkeypatch):
         seen.append(data)
         return learn(data, *rest, **options)
 
-    monkeypatch.setattr(language, "learn", watched)
+    monkeypatch.setattr(loop, "learn", watched)
     return seen
 
 
@@ -371,7 +372,7 @@ def test_a_run_by_steps_follows_the_gradient_of_its_equation(tiny, tmp_path, hal
     halves(Halves())
     optimizer = {"eps": 1.0, "learning_rate": 0.5, "max_grad_norm": 0.0}
     recipe = tiny(method=PURE, steps=1, optimizer=optimizer, batch={"micro": 3}, **WHOLE)
-    language.train(recipe, tmp_path / "run")
+    loop.train(recipe, tmp_path / "run")
     [data] = learned
     expected = pure_of(data)
     assert sum(value != 0 for value in expected.values()) > 20
@@ -399,7 +400,7 @@ def test_a_run_by_steps_follows_the_gradient_of_its_equation(tiny, tmp_path, hal
 
 def test_rollouts_are_kept_with_an_advantage_for_each_of_their_tokens(tiny, tmp_path, halves):
     halves(Halves())
-    language.train(tiny(method=PURE, steps=1, **WHOLE), tmp_path / "run")
+    loop.train(tiny(method=PURE, steps=1, **WHOLE), tmp_path / "run")
     [(_, sample)] = Run(tmp_path / "run").rollouts()
     assert [len(row) for row in sample["advantage"]] == sample["length"]
     assert any(any(row) for row in sample["advantage"])
@@ -419,10 +420,10 @@ def test_a_run_by_tokens_with_a_filter_goes_on_bit_for_bit(tiny, tmp_path, halve
         halves(Halves(dies_at))
         recipe = tiny(steps=6, method=PURE | {"sampling": sampling}, max_abstain=1.0)
         if dies_at is None:
-            language.train(recipe, tmp_path / name)
+            loop.train(recipe, tmp_path / name)
         else:
             with pytest.raises(KeyboardInterrupt):
-                language.train(recipe, tmp_path / name)
+                loop.train(recipe, tmp_path / name)
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
     ends = [checkpoints.latest(tmp_path / name / "checkpoints")[0] for name in ("stopped", "whole")]
     assert all(torch.equal(value, ends[1].weights[name]) for name, value in ends[0].weights.items())
@@ -432,7 +433,7 @@ def test_a_run_by_tokens_with_a_filter_goes_on_bit_for_bit(tiny, tmp_path, halve
 
 def test_tempo_learns_from_the_tokens_where_rollouts_part(tiny, tmp_path, learned):
     method = {"preset": "tempo", "sampling": {"group": 4}}
-    language.train(tiny(method=method, steps=1, keep={"rollouts": 64}), tmp_path / "run")
+    loop.train(tiny(method=method, steps=1, keep={"rollouts": 64}), tmp_path / "run")
     [data] = learned
     [(_, sample)] = Run(tmp_path / "run").rollouts()
     rewards = sample["score"]
@@ -453,19 +454,19 @@ def test_tempo_learns_from_the_tokens_where_rollouts_part(tiny, tmp_path, learne
 def test_a_filter_chooses_what_dynamic_sampling_keeps(tiny, tmp_path, low, rounds):
     chosen = {"part": "data.within", "low": low}
     changes = {"preset": "grpo", "sampling": {"group": 4, "dynamic": True, "rounds": 3, "filter": chosen}}
-    language.train(tiny(method=changes, steps=1), tmp_path / "run")
+    loop.train(tiny(method=changes, steps=1), tmp_path / "run")
     [record] = metrics(tmp_path / "run")
     assert record["rounds"] == rounds
     assert record["kept"] == (1.0 if low == 0.0 else 0.0)
 
 
 def test_what_a_filter_keeps_comes_first(tiny, tmp_path):
-    language.train(tiny(steps=1, keep={"rollouts": 64}), tmp_path / "plain")
+    loop.train(tiny(steps=1, keep={"rollouts": 64}), tmp_path / "plain")
     [(_, plain)] = Run(tmp_path / "plain").rollouts()
     means = np.asarray(plain["score"]).reshape(4, 4).mean(1)
     bar = float(np.sort(means)[1:3].mean())
     sampling = {"group": 4, "dynamic": True, "rounds": 1, "filter": {"part": "data.within", "low": bar}}
-    language.train(tiny(steps=1, method={"sampling": sampling}, keep={"rollouts": 64}), tmp_path / "filtered")
+    loop.train(tiny(steps=1, method={"sampling": sampling}, keep={"rollouts": 64}), tmp_path / "filtered")
     [(_, sample)] = Run(tmp_path / "filtered").rollouts()
     order = [*np.flatnonzero(means >= bar), *np.flatnonzero(means < bar)]
     np.testing.assert_array_equal(sample["score"], np.asarray(plain["score"]).reshape(4, 4)[order].ravel())

@@ -11,9 +11,9 @@ import torch
 
 from guerdon.core.errors import RecipeError
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train import language
-from guerdon.train.learning import learn
-from guerdon.train.policy import build
+from guerdon.train.language import loop
+from guerdon.train.language.learning import learn
+from guerdon.train.language.policy import build
 from guerdon.train.run import Run
 
 ALPHABET = "0123456789+-=;# "
@@ -31,7 +31,7 @@ def learned(monkeypatch):
         seen.append(data)
         return learn(data, *rest, **options)
 
-    monkeypatch.setattr(language, "learn", watched)
+    monkeypatch.setattr(loop, "learn", watched)
     return seen
 
 
@@ -97,7 +97,7 @@ def prime_by_hand(rows, solved):
 
 def test_prime_trains_policy_and_reward_model_from_outcomes_and_tokens(tiny, tmp_path, learned):
     recipe = tiny(**PRIME, steps=2)
-    language.train(recipe, tmp_path / "run")
+    loop.train(recipe, tmp_path / "run")
     records, kept = metrics(tmp_path / "run"), samples(tmp_path / "run")
     for data, sample in zip(learned, kept, strict=True):
         expected = prime_by_hand(sample["part.process"], sample["part.outcome"])
@@ -133,7 +133,7 @@ def last(folder):
 
 def test_prime_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path, monkeypatch):
     recipe = tiny(**PRIME, steps=3)
-    language.train(recipe, tmp_path / "whole")
+    loop.train(recipe, tmp_path / "whole")
     original = checkpoints.save
 
     def dies(folder, checkpoint, **options):
@@ -143,9 +143,9 @@ def test_prime_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", dies)
     with pytest.raises(KeyboardInterrupt):
-        language.train(recipe, tmp_path / "stopped")
+        loop.train(recipe, tmp_path / "stopped")
     monkeypatch.setattr(checkpoints, "save", original)
-    language.train(recipe, tmp_path / "stopped")
+    loop.train(recipe, tmp_path / "stopped")
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
     whole, stopped = last(tmp_path / "whole"), last(tmp_path / "stopped")
     assert all(torch.equal(value, stopped.weights[name]) for name, value in whole.weights.items())
@@ -172,7 +172,7 @@ def probability(policy, prompt, answer):
 def test_a_run_learns_from_probed_potentials_alone(tiny, tmp_path, learned):
     probe = {"part": "probe.likelihood", "cut": CUT, "stop": "#"}
     recipe = tiny(reward=[probe], method={"credit": ["credit.progress"]}, steps=2, keep=KEEP)
-    language.train(recipe, tmp_path / "run")
+    loop.train(recipe, tmp_path / "run")
     policy = build(recipe.policy, seed=recipe.seed)
     [sample, _] = samples(tmp_path / "run")
     several = 0
@@ -205,7 +205,7 @@ def test_vsrm_a_run_adds_the_outcome_and_what_follows_from_probed_steps(tiny, tm
         }
     }
     reward = [{**OUTCOME, "name": "outcome"}, beside({**probe, "start": True, "name": "potentials"}, "last")]
-    language.train(tiny(reward=reward, method={"credit": credit}, steps=2, keep=KEEP), tmp_path / "run")
+    loop.train(tiny(reward=reward, method={"credit": credit}, steps=2, keep=KEEP), tmp_path / "run")
     shared = 0
     for data, sample in zip(learned, samples(tmp_path / "run"), strict=True):
         solved = sample["part.outcome"]
@@ -251,7 +251,7 @@ def test_spae_igpo_and_istar_train_by_their_names(tiny, tmp_path, learned, prese
         max_abstain=0.5,
         steps=2,
     )
-    language.train(recipe, tmp_path / "run")
+    loop.train(recipe, tmp_path / "run")
     data = learned[-1]
     rows = [set(row[there].tolist()) for row, there in zip(data.advantages, data.mask, strict=True)]
     assert any(len(row) > 1 for row in rows)  # credit within a rollout
@@ -284,7 +284,7 @@ BUDGETS = {
     ids=["forks", "importance", "budgets", "windows"],
 )
 def test_forks_shares_budgets_and_windows_train(tiny, tmp_path, learned, reward, credit):
-    language.train(tiny(reward=reward, method={"credit": credit}, max_abstain=0.5, steps=1), tmp_path / "run")
+    loop.train(tiny(reward=reward, method={"credit": credit}, max_abstain=0.5, steps=1), tmp_path / "run")
     [data] = learned
     assert data.advantages.shape == data.ids.shape
     rows = [set(row[there].tolist()) for row, there in zip(data.advantages, data.mask, strict=True)]

@@ -14,7 +14,7 @@ from guerdon.core.errors import RecipeError
 from guerdon.credit import group_relative, returns, spread
 from guerdon.rewards import text
 from guerdon.train import chains, presets
-from guerdon.train.critic import targets
+from guerdon.train.language.critic import targets
 from guerdon.train.method import KL, Sum
 from guerdon.train.scoring import credited
 

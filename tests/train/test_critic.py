@@ -11,12 +11,12 @@ from guerdon.algebra import Learned
 from guerdon.core import Rollouts, Scores, Spans, Tokens
 from guerdon.core.errors import RecipeError
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train import language
 from guerdon.train.crediting import advantages
-from guerdon.train.critic import Critic, CriticConfig, states, targets
-from guerdon.train.learning import learn
-from guerdon.train.losses import Experience
-from guerdon.train.policy import build
+from guerdon.train.language import loop
+from guerdon.train.language.critic import Critic, CriticConfig, states, targets
+from guerdon.train.language.learning import learn
+from guerdon.train.language.losses import Experience
+from guerdon.train.language.policy import build
 from guerdon.train.presets import load
 from guerdon.train.recipe import Recipe
 from guerdon.train.run import Run
@@ -212,15 +212,13 @@ def watched(monkeypatch):
         seen.append((data, {name: p.detach().clone() for name, p in model.named_parameters()}))
         return learn(data, of, method, model, *rest, **options)
 
-    monkeypatch.setattr(language, "learn", watch)
+    monkeypatch.setattr(loop, "learn", watch)
     return seen
 
 
 def test_only_the_critic_learns_while_it_warms_up(recipe, tmp_path, monkeypatch):
     seen = watched(monkeypatch)
-    language.train(
-        recipe(steps=3, critic={"warmup": 2}, keep={"checkpoint_every": 1, "checkpoints": 9}), tmp_path / "run"
-    )
+    loop.train(recipe(steps=3, critic={"warmup": 2}, keep={"checkpoint_every": 1, "checkpoints": 9}), tmp_path / "run")
     (_, a), (_, b), (_, c) = seen
     assert all(torch.equal(a[name], b[name]) and torch.equal(a[name], c[name]) for name in a)
     folder = tmp_path / "run" / "checkpoints"
@@ -233,7 +231,7 @@ def test_only_the_critic_learns_while_it_warms_up(recipe, tmp_path, monkeypatch)
 def test_the_values_that_are_read_are_those_of_the_critic_at_sampling(recipe, tmp_path, monkeypatch):
     seen = watched(monkeypatch)
     of = recipe(steps=1, critic={"warmup": 0})
-    language.train(of, tmp_path / "run")
+    loop.train(of, tmp_path / "run")
     [(data, _)] = seen
     policy, _ = build(of.policy, seed=of.seed)
     config = of.critic
@@ -249,7 +247,7 @@ def test_a_critic_learns_what_to_expect(recipe, tmp_path, own, shape):
         steps=20, critic={"warmup": 20, "model": model, "learning_rate": 0.01, "clip": None},
         optimizer={"eps": 1e-8}, keep={"checkpoint_every": 100},
     )  # fmt: skip
-    language.train(of, tmp_path / "run")
+    loop.train(of, tmp_path / "run")
     errors = [record["value_error"] for record in Run(tmp_path / "run").metrics()]
     assert np.mean(errors[-5:]) < 0.5 * errors[0]
 
@@ -267,19 +265,19 @@ def metrics(folder):
 def test_a_run_with_a_critic_goes_on_bit_for_bit(recipe, tmp_path, monkeypatch, own, shape):
     model = {"from_config": shape} if own else None
     of = recipe(steps=5, critic={"model": model}, batch={"passes": 2}, optimizer={"schedule": "linear"})
-    language.train(of, tmp_path / "whole")
-    step = language._step
+    loop.train(of, tmp_path / "whole")
+    step = loop._step
 
     def dies(job):
         if job.step == 3:
             raise Killed
         return step(job)
 
-    monkeypatch.setattr(language, "_step", dies)
+    monkeypatch.setattr(loop, "_step", dies)
     with pytest.raises(Killed):
-        language.train(of, tmp_path / "stopped")
-    monkeypatch.setattr(language, "_step", step)
-    language.train(of, tmp_path / "stopped")
+        loop.train(of, tmp_path / "stopped")
+    monkeypatch.setattr(loop, "_step", step)
+    loop.train(of, tmp_path / "stopped")
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
     ends = [checkpoints.latest(tmp_path / name / "checkpoints")[0] for name in ("stopped", "whole")]
     assert all(torch.equal(value, ends[1].weights[name]) for name, value in ends[0].weights.items())
@@ -291,7 +289,7 @@ def test_a_run_with_a_critic_goes_on_bit_for_bit(recipe, tmp_path, monkeypatch, 
 def test_a_critic_of_other_tokens_is_refused(recipe, tmp_path, shape):
     of = recipe(critic={"model": {"from_config": shape | {"alphabet": "0123456789+-=;# x"}}})
     with pytest.raises(RecipeError, match=r"critic\.model: its tokens are not the policy's"):
-        language.train(of, tmp_path / "run")
+        loop.train(of, tmp_path / "run")
     assert not Run(tmp_path / "run").metrics()
 
 
@@ -332,7 +330,7 @@ def test_vl_dac_end_to_end_follows_its_equations(recipe, tmp_path, monkeypatch):
         "vl_dac", critic={"warmup": 1}, method={"kl": {"coefficient": 0.04}}, optimizer=plain, steps=2,
         batch={"micro": 3}, max_abstain=1.0, keep={"checkpoint_every": 1},
     )  # fmt: skip
-    language.train(of, tmp_path / "run")
+    loop.train(of, tmp_path / "run")
     (_, first), (data, second) = seen
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert 0 < int(data.valued.sum()) < int(data.mask.sum())

@@ -9,9 +9,9 @@ import torch
 from guerdon.core import Context
 from guerdon.core.errors import RecipeError
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train import collecting, language
 from guerdon.train import recipe as recipes
-from guerdon.train.learning import learn
+from guerdon.train.language import collecting, loop
+from guerdon.train.language.learning import learn
 from guerdon.train.prompts import Prompts, PromptsConfig, Stages
 from guerdon.train.run import Run
 
@@ -29,7 +29,7 @@ def learned(monkeypatch):
         seen.append(data)
         return learn(data, *rest, **options)
 
-    monkeypatch.setattr(language, "learn", watched)
+    monkeypatch.setattr(loop, "learn", watched)
     return seen
 
 
@@ -65,9 +65,9 @@ def killed_after(step, monkeypatch, recipe, folder):
 
     monkeypatch.setattr(checkpoints, "save", dies)
     with pytest.raises(KeyboardInterrupt):
-        language.train(recipe, folder)
+        loop.train(recipe, folder)
     monkeypatch.setattr(checkpoints, "save", original)
-    language.train(recipe, folder)
+    loop.train(recipe, folder)
 
 
 def metrics(folder):
@@ -103,7 +103,7 @@ def test_a_kind_can_lie_inside_a_column(tiny):
 
 def test_a_run_in_stages_goes_on_bit_for_bit(staged, tmp_path, monkeypatch):
     recipe = staged({"by": "kind", "order": ["one", "two"], "begins": [0.4]}, steps=5, keep=KEEP)
-    language.train(recipe, tmp_path / "whole")
+    loop.train(recipe, tmp_path / "whole")
     asked = [{len(p.split("+")) for p in sample["prompt"]} for _, sample in Run(tmp_path / "whole").rollouts()]
     assert asked == [{1}, {1}, {2}, {2}, {2}]
     killed_after(3, monkeypatch, recipe, tmp_path / "stopped")
@@ -126,7 +126,7 @@ def test_a_run_in_stages_goes_on_bit_for_bit(staged, tmp_path, monkeypatch):
 )
 def test_stages_that_cannot_be_are_said_before_any_work(staged, tmp_path, stages, message):
     with pytest.raises(RecipeError) as error:
-        language.train(staged(stages), tmp_path / "run")
+        loop.train(staged(stages), tmp_path / "run")
     assert message in str(error.value)
     assert not Run(tmp_path / "run").metrics()
 
@@ -151,7 +151,7 @@ def test_rounds_go_on_in_one_order_and_their_pace_is_learned(tiny, tmp_path, mon
     recipe = tiny(
         method={**method, "sampling": sampling}, reward=[{**DIGIT, "pattern": "3.*[0-9]"}], steps=4, keep=KEEP
     )
-    language.train(recipe, tmp_path / "whole")
+    loop.train(recipe, tmp_path / "whole")
     expected, share, records = [], 1.0, metrics(tmp_path / "whole")
     for step, record in enumerate(records, 1):
         rounds = [(n, before) for s, n, before in asked if s == step]
@@ -181,7 +181,7 @@ def test_prof_learns_from_as_many_right_rollouts_as_wrong_ones(tiny, tmp_path, l
     ]
     sampling = {"group": 8, "filter": {"part": "data.consistent", "process": "process", "count": 4}}
     recipe = tiny(reward=reward, method={"preset": "prof", "sampling": sampling}, steps=1, max_abstain=0.5, keep=KEEP)
-    language.train(recipe, tmp_path / "run")
+    loop.train(recipe, tmp_path / "run")
     [data], [record], [(_, sample)] = learned, Run(tmp_path / "run").metrics(), Run(tmp_path / "run").rollouts()
     kept = data.mask.any(1).numpy().reshape(4, 8)
     advantages = data.advantages.numpy().reshape(4, 8)
@@ -211,7 +211,7 @@ def test_pf_ppo_learns_from_one_rollout_of_each_prompt(tiny, tmp_path, learned):
         method={"preset": "pf_ppo", "kl": {"coefficient": 0.01}}, critic={"hidden": [8], "warmup": 0},
         steps=1, keep=KEEP,
     )  # fmt: skip
-    language.train(recipe, tmp_path / "run")
+    loop.train(recipe, tmp_path / "run")
     [data], [(_, sample)] = learned, Run(tmp_path / "run").rollouts()
     rewards = sample["length"]
     for group in range(4):
@@ -226,7 +226,7 @@ def test_a_batch_of_which_nothing_is_kept_changes_nothing(tiny, tmp_path):
         "kl": {"coefficient": 0.0},
         "sampling": {"group": 4, "filter": {"part": "data.within", "low": 9.0}},
     }
-    language.train(tiny(method=method, steps=2, optimizer={"weight_decay": 0.0}, keep=KEEP), tmp_path / "run")
+    loop.train(tiny(method=method, steps=2, optimizer={"weight_decay": 0.0}, keep=KEEP), tmp_path / "run")
     records = metrics(tmp_path / "run")
     assert [(record["kept"], record["loss"]) for record in records] == [(0.0, 0.0)] * 2
     assert all(np.isfinite(record["grad_norm"]) for record in records)
@@ -236,7 +236,7 @@ def test_a_batch_of_which_nothing_is_kept_changes_nothing(tiny, tmp_path):
 
 def test_a_filter_without_others_in_their_place_leaves_prompts_out(tiny, tmp_path, learned):
     method = {"preset": "dr_grpo", "sampling": {"group": 4, "filter": {"part": "data.ranked", "count": 1, "of": None}}}
-    language.train(tiny(method=method, steps=1, keep=KEEP), tmp_path / "run")
+    loop.train(tiny(method=method, steps=1, keep=KEEP), tmp_path / "run")
     [data], [(_, sample)] = learned, Run(tmp_path / "run").rollouts()
     means = np.asarray(sample["length"], float).reshape(4, 4).mean(1)
     there = data.mask.any(1).reshape(4, 4)

@@ -13,12 +13,13 @@ from guerdon.algebra import reward
 from guerdon.core import Scores
 from guerdon.core.errors import RecipeError, RunExists, TooManyAbstentions
 from guerdon.objectives.denoising import sample
-from guerdon.train import denoising, denoising_job, denoising_scoring
 from guerdon.train import recipe as recipes
-from guerdon.train.denoiser import DenoiserConfig, build
-from guerdon.train.denoising import train
-from guerdon.train.denoising_recipe import DenoisingRecipe
-from guerdon.train.denoising_sampling import normals
+from guerdon.train.denoising import job as jobs
+from guerdon.train.denoising import loop, scoring
+from guerdon.train.denoising.denoiser import DenoiserConfig, build
+from guerdon.train.denoising.loop import train
+from guerdon.train.denoising.recipe import DenoisingRecipe
+from guerdon.train.denoising.sampling import normals
 from guerdon.train.run import Run
 
 pytest.importorskip("diffusers")
@@ -66,7 +67,7 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
 def test_a_run_that_was_killed_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
     recipe = tiny(steps=3, method={"kl": {"coefficient": 0.1}}, keep={"checkpoint_every": 2})
     train(recipe, tmp_path / "whole")
-    step = denoising._step
+    step = loop._step
 
     def killed(job):
         if job.step == 2:
@@ -74,10 +75,10 @@ def test_a_run_that_was_killed_ends_bit_for_bit_where_an_uninterrupted_one_does(
             raise KeyboardInterrupt
         return step(job)
 
-    monkeypatch.setattr(denoising, "_step", killed)
+    monkeypatch.setattr(loop, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "killed")
-    monkeypatch.setattr(denoising, "_step", step)
+    monkeypatch.setattr(loop, "_step", step)
     train(recipe, tmp_path / "killed")
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     first, second = weights(tmp_path / "killed"), weights(tmp_path / "whole")
@@ -117,7 +118,7 @@ def test_the_first_gradient_is_that_of_the_definition(tmp_path, monkeypatch):
     monkeypatch.setattr(DenoisingRecipe, "load_reward", lambda self, allow_import=False: first_bright())
     job, engine = job_of(tiny(method={"kl": {"coefficient": 0}}), tmp_path)
     with engine:
-        batch = denoising.sampled(job, 1)
+        batch = loop.sampled(job, 1)
         rewards = np.array([np.asarray(p).mean() / 255 for p in batch.rollouts.completions]).reshape(3, 4)
         rewards[1:] = 0.5  # they teach nothing, and count all the same
         advantages = (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)
@@ -141,7 +142,7 @@ def test_the_first_gradient_is_that_of_the_definition(tmp_path, monkeypatch):
             )
         )
         job.recipe = replace(job.recipe, optimizer=replace(job.recipe.optimizer, max_grad_norm=0.0))
-        denoising._step(job)
+        loop._step(job)
     assert found
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-7)
@@ -164,16 +165,16 @@ def test_a_penalty_holds_the_policy_where_it_was(tmp_path, bright):
 
 
 def test_dense_credit_is_the_gain_of_each_step_and_telescopes(tmp_path, bright, monkeypatch):
-    compared, measured = [], denoising_scoring.measured
+    compared, measured = [], scoring.measured
     monkeypatch.setattr(
-        denoising_scoring,
+        scoring,
         "measured",
         lambda job, made, *rest, **more: (compared.append(made), measured(job, made, *rest, **more))[1],
     )
     job, engine = job_of(tiny(method={"preset": "dense_grpo", "sampling": {"group": 4}}), tmp_path)
     with engine:
-        batch = denoising.sampled(job, 1)
-        found = denoising.score(job, batch, denoising.Context(step=1))
+        batch = loop.sampled(job, 1)
+        found = loop.score(job, batch, loop.Context(step=1))
         scores, [table] = found.scores, found.views
         start = sample(
             job.denoiser, batch.trajectory.states[:, 0], batch.chain.deterministic(), condition=batch.condition
@@ -188,7 +189,7 @@ def test_dense_credit_is_the_gain_of_each_step_and_telescopes(tmp_path, bright, 
     gains = np.diff(values, axis=1)
     grouped = gains.reshape(3, 4, 4)
     expected = (grouped - grouped.mean(1, keepdims=True)) / (grouped.std(1, ddof=1, keepdims=True) + 1e-4)
-    found = denoising.credited(job.method, batch.rollouts, table).reshape(3, 4, 4)
+    found = loop.credited(job.method, batch.rollouts, table).reshape(3, 4, 4)
     np.testing.assert_allclose(found[:, :, :3], expected[:, :, :3], rtol=1e-4, atol=1e-6)
     assert not found[:, :, 3].any()  # without noise there is nothing to learn from
 
@@ -196,11 +197,11 @@ def test_dense_credit_is_the_gain_of_each_step_and_telescopes(tmp_path, bright, 
 def test_samples_that_are_not_finite_abstain(tmp_path, bright):
     job, engine = job_of(tiny(), tmp_path)
     with engine:
-        batch = denoising.sampled(job, 1)
+        batch = loop.sampled(job, 1)
         batch.sound[2] = False
-        scores = denoising.score(job, batch, denoising.Context(step=1)).scores
+        scores = loop.score(job, batch, loop.Context(step=1)).scores
     assert scores.reasons == {2: "the sample is not finite"}
-    assert denoising.credited(job.method, batch.rollouts, scores)[2] == 0.0
+    assert loop.credited(job.method, batch.rollouts, scores)[2] == 0.0
 
 
 def test_a_policy_that_says_nan_stops_the_run_with_the_reason(tmp_path, bright, monkeypatch):
@@ -209,7 +210,7 @@ def test_a_policy_that_says_nan_stops_the_run_with_the_reason(tmp_path, bright, 
         torch.nn.init.constant_(denoiser.network.proj_out_2.bias, torch.nan)
         return denoiser
 
-    monkeypatch.setattr(denoising_job, "build", broken)
+    monkeypatch.setattr(jobs, "build", broken)
     with pytest.raises(TooManyAbstentions, match="the sample is not finite"):
         train(tiny(), tmp_path / "run")
 

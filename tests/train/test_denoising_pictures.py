@@ -11,10 +11,10 @@ import torch
 
 from guerdon.core import Rollouts
 from guerdon.rewards import image
-from guerdon.train.denoiser import DenoiserConfig, DenoiserShape, build
-from guerdon.train.denoising_recipe import Calibration, DenoisingEvaluation, DenoisingRecipe, DenoisingSampling
-from guerdon.train.digits import DenoisingTeach, digits, teach
-from guerdon.train.pictures import data_url, diversity, nearest, sheet
+from guerdon.train.denoising.denoiser import DenoiserConfig, DenoiserShape, build
+from guerdon.train.denoising.digits import DenoisingTeach, digits, teach
+from guerdon.train.denoising.pictures import data_url, diversity, nearest, sheet
+from guerdon.train.denoising.recipe import Calibration, DenoisingEvaluation, DenoisingRecipe, DenoisingSampling
 from guerdon.train.report.pictures import SHEETS, pictures
 
 pytest.importorskip("sklearn")

@@ -9,8 +9,8 @@ import torch
 from guerdon.core.errors import RecipeError
 from guerdon.objectives.denoising import sample
 from guerdon.train import recipe as recipes
-from guerdon.train.denoiser import DenoiserConfig, build
-from guerdon.train.denoising import train
+from guerdon.train.denoising.denoiser import DenoiserConfig, build
+from guerdon.train.denoising.loop import train
 from guerdon.train.run import Run
 
 diffusers = pytest.importorskip("diffusers")

@@ -13,10 +13,11 @@ from guerdon.algebra import reward
 from guerdon.core import Scores
 from guerdon.core.errors import RecipeError
 from guerdon.objectives.denoising import logp, replay
-from guerdon.train import denoising, denoising_learning, presets
-from guerdon.train.denoising import train
-from guerdon.train.denoising_recipe import DenoisingRecipe
-from guerdon.train.denoising_sampling import normals
+from guerdon.train import presets
+from guerdon.train.denoising import learning, loop
+from guerdon.train.denoising.loop import train
+from guerdon.train.denoising.recipe import DenoisingRecipe
+from guerdon.train.denoising.sampling import normals
 from guerdon.train.run import Run
 
 pytest.importorskip("diffusers")
@@ -32,17 +33,17 @@ def stepped(recipe, folder, monkeypatch, *, step=1):
     """A job after one of its steps, the batch that was sampled, what was scored and what was learned from."""
     seen = {}
     for name in ("sampled", "score", "learn"):
-        own = getattr(denoising, name)
+        own = getattr(loop, name)
 
         def watched(*given, own=own, name=name):
             seen[name] = given[2] if name == "learn" else own(*given)
             return own(*given) if name == "learn" else seen[name]
 
-        monkeypatch.setattr(denoising, name, watched)
+        monkeypatch.setattr(loop, name, watched)
     job, engine = job_of(recipe, folder)
     job.step = step - 1
     with engine:
-        record = denoising._step(job)
+        record = loop._step(job)
     return job, seen["sampled"], seen["score"], seen["learn"].advantages.numpy(), record
 
 
@@ -74,17 +75,17 @@ def test_dense_grpo_calibrates_the_noise_of_each_step_by_what_it_gained(tmp_path
 def test_calibrated_noise_survives_a_kill_bit_for_bit(tmp_path, monkeypatch):
     recipe = tiny(method={"preset": "dense_grpo"}, sampling={"calibration": {}}, steps=3, keep={"checkpoint_every": 1})
     train(recipe, tmp_path / "whole")
-    step = denoising._step
+    step = loop._step
 
     def killed(job):
         if job.step == 2:
             raise KeyboardInterrupt
         return step(job)
 
-    monkeypatch.setattr(denoising, "_step", killed)
+    monkeypatch.setattr(loop, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "killed")
-    monkeypatch.setattr(denoising, "_step", step)
+    monkeypatch.setattr(loop, "_step", step)
     train(recipe, tmp_path / "killed")
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     first, second = weights(tmp_path / "killed"), weights(tmp_path / "whole")
@@ -199,8 +200,8 @@ def test_branches_of_a_trunk_that_is_not_finite_abstain(tmp_path, monkeypatch):
 
     monkeypatch.setattr(job.denoiser, "predict", broken)
     with engine:
-        batch = denoising.sampled(job, 1)
-        scores = denoising.score(job, batch, denoising.Context(step=1)).scores
+        batch = loop.sampled(job, 1)
+        scores = loop.score(job, batch, loop.Context(step=1)).scores
     wrong = [i for i, prompt in enumerate(batch.rollouts.prompts) if prompt == "1"]
     assert sorted(scores.reasons) == wrong
     assert not batch.trajectory.mask[wrong].any()
@@ -223,14 +224,14 @@ def test_d3po_prefers_every_step_of_the_better_picture(tmp_path, monkeypatch, mi
     recipe = tiny(method={"preset": "d3po", "sampling": {"group": 3}}, batch={"micro": micro})
     fresh, engine = job_of(recipe, tmp_path / "fresh")
     with engine:
-        batch = denoising.sampled(fresh, 1)
-        scores = denoising.score(fresh, batch, denoising.Context(step=1)).scores.read(0.0)
+        batch = loop.sampled(fresh, 1)
+        scores = loop.score(fresh, batch, loop.Context(step=1)).scores.read(0.0)
     now = logp(fresh.denoiser, batch.trajectory, batch.chain, condition=batch.condition)
     better, worse = (torch.tensor(x) for x in zip(*pairs(scores, 3), strict=True))
     (-0.05 * (now[better, :3] - now[worse, :3]).mean()).backward()
     expected = {name: p.grad for name, p in fresh.denoiser.network.named_parameters() if p.grad is not None}
     found = {}
-    add = denoising_learning.add_gradients
+    add = learning.add_gradients
 
     def watched(accelerator, learned):
         found.update(
@@ -238,10 +239,10 @@ def test_d3po_prefers_every_step_of_the_better_picture(tmp_path, monkeypatch, mi
         )
         add(accelerator, learned)
 
-    monkeypatch.setattr(denoising_learning, "add_gradients", watched)
+    monkeypatch.setattr(learning, "add_gradients", watched)
     job, engine = job_of(recipe, tmp_path / "run")
     with engine:
-        record = denoising._step(job)
+        record = loop._step(job)
     assert record["loss"] == pytest.approx(math.log(2), abs=1e-6)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-7)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from guerdon.core.errors import RecipeError
-from guerdon.train import collecting, language
+from guerdon.train.language import collecting, loop
 from guerdon.train.prompts import PromptsConfig, completions
 from guerdon.train.run import Run
 
@@ -37,7 +37,7 @@ def recipe(tiny, tmp_path):
 @pytest.fixture
 def collected(monkeypatch):
     """What is collected for each step: the texts of each prompt's group, with who wrote them."""
-    steps, collect = [], language.collect
+    steps, collect = [], loop.collect
 
     def watch(job, *rest):
         found = collect(job, *rest)
@@ -50,13 +50,13 @@ def collected(monkeypatch):
         steps.append({rollouts.prompts[i * group]: [tuple(row) for row in rows] for i, rows in enumerate(texts)})
         return found
 
-    monkeypatch.setattr(language, "collect", watch)
+    monkeypatch.setattr(loop, "collect", watch)
     return steps
 
 
 def test_several_completions_are_the_last_of_their_group(recipe, tmp_path, collected):
     of = recipe()
-    language.train(of, tmp_path / "run")
+    loop.train(of, tmp_path / "run")
     for groups in collected:
         outside = {prompt: [text for text, theirs in rows if theirs] for prompt, rows in groups.items()}
         assert outside["1+1="] == ["2", "1+1;2"]
@@ -68,8 +68,8 @@ def test_several_completions_are_the_last_of_their_group(recipe, tmp_path, colle
 
 
 def test_of_more_than_a_group_holds_each_step_draws_as_many(recipe, tmp_path, collected):
-    language.train(recipe(steps=3), tmp_path / "run")
-    language.train(recipe(steps=3, batch={"micro": 2}), tmp_path / "again")
+    loop.train(recipe(steps=3), tmp_path / "run")
+    loop.train(recipe(steps=3, batch={"micro": 2}), tmp_path / "again")
     drawn = [[text for text, theirs in groups["5+5="] if theirs] for groups in collected]
     assert all(len(set(texts)) == 4 and set(texts) <= set(MANY) for texts in drawn)
     assert len({tuple(texts) for texts in drawn[:3]}) == 3
@@ -78,8 +78,8 @@ def test_of_more_than_a_group_holds_each_step_draws_as_many(recipe, tmp_path, co
 
 def test_what_the_policy_writes_beside_them_is_what_it_would_have_written_without(recipe, tmp_path, collected):
     """The randomness of a rollout is that of its place."""
-    language.train(recipe(steps=1), tmp_path / "with")
-    language.train(recipe(said=dict.fromkeys(SAID), steps=1), tmp_path / "without")
+    loop.train(recipe(steps=1), tmp_path / "with")
+    loop.train(recipe(said=dict.fromkeys(SAID), steps=1), tmp_path / "without")
     mixed, own = collected
     for prompt, rows in mixed.items():
         for (text, theirs), (alone, _) in zip(rows, own[prompt], strict=True):
@@ -88,16 +88,16 @@ def test_what_the_policy_writes_beside_them_is_what_it_would_have_written_withou
 
 def test_a_whole_group_may_be_of_others(recipe, tmp_path, collected, monkeypatch):
     monkeypatch.setattr(collecting, "sample", None)
-    monkeypatch.setattr(language, "evaluate", lambda job: {"accuracy": 0.0, "ci95": [0.0, 0.0], "mean_length": 0.0})
+    monkeypatch.setattr(loop, "evaluate", lambda job: {"accuracy": 0.0, "ci95": [0.0, 0.0], "mean_length": 0.0})
     of = recipe(said={"1+1=": ["2", "3"], "2+2=": ["4", "44"]}, method={"sampling": {"group": 2}}, steps=1)
-    language.train(of, tmp_path / "run")
+    loop.train(of, tmp_path / "run")
     assert collected == [{"1+1=": [("2", True), ("3", True)], "2+2=": [("4", True), ("44", True)]}]
 
 
 @pytest.mark.parametrize("wrong", [7, ["2", 7], [None], {"text": "2"}])
 def test_what_is_no_text_is_named_before_any_work(recipe, tmp_path, wrong):
     with pytest.raises(RecipeError, match=r"method\.sampling\.external: 'demonstration' holds texts or lists of texts"):
-        language.train(recipe(said={"1+1=": "2", "2+2=": wrong}), tmp_path / "run")
+        loop.train(recipe(said={"1+1=": "2", "2+2=": wrong}), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -112,19 +112,19 @@ class Killed(Exception):
 
 def test_a_run_with_drawn_completions_goes_on_bit_for_bit(recipe, tmp_path, monkeypatch):
     clocks = ("seconds", "tokens_per_second")
-    of, step = recipe(steps=4), language._step
-    language.train(of, tmp_path / "whole")
+    of, step = recipe(steps=4), loop._step
+    loop.train(of, tmp_path / "whole")
 
     def dies(job):
         if job.step == 2:
             raise Killed
         return step(job)
 
-    monkeypatch.setattr(language, "_step", dies)
+    monkeypatch.setattr(loop, "_step", dies)
     with pytest.raises(Killed):
-        language.train(of, tmp_path / "stopped")
-    monkeypatch.setattr(language, "_step", step)
-    language.train(of, tmp_path / "stopped")
+        loop.train(of, tmp_path / "stopped")
+    monkeypatch.setattr(loop, "_step", step)
+    loop.train(of, tmp_path / "stopped")
     whole, stopped = (
         [{k: v for k, v in record.items() if k not in clocks} for record in Run(tmp_path / name).metrics()]
         for name in ("whole", "stopped")

@@ -11,10 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, RecipeError
-from guerdon.train import generation
-from guerdon.train.generation import SamplingConfig, generate, inverse_cdf, uniforms
-from guerdon.train.policy import ModelShape, PolicyConfig, build, logprobs
-from guerdon.train.tokenizer import character_tokenizer
+from guerdon.train.language import generation
+from guerdon.train.language.generation import SamplingConfig, generate, inverse_cdf, uniforms
+from guerdon.train.language.policy import ModelShape, PolicyConfig, build, logprobs
+from guerdon.train.language.tokenizer import character_tokenizer
 
 ALPHABET = "0123456789+-= "
 SHAPE = ModelShape(layers=2, hidden=32, heads=2, mlp=64, alphabet=ALPHABET, tied_embeddings=False)

@@ -14,9 +14,9 @@ from guerdon.algebra import Learned
 from guerdon.core import Scores
 from guerdon.core.errors import MissingInput, RecipeError, TooManyAbstentions
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train.evaluation import _pass_at
-from guerdon.train.language import train
-from guerdon.train.policy import borrowed, build
+from guerdon.train.language.evaluation import _pass_at
+from guerdon.train.language.loop import train
+from guerdon.train.language.policy import borrowed, build
 from guerdon.train.prompts import Prompts, PromptsConfig
 from guerdon.train.recipe import Evaluation, Recipe
 from guerdon.train.run import Run

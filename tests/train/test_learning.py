@@ -8,9 +8,9 @@ import torch
 from accelerate import Accelerator
 
 from guerdon.core import Rollouts, Scores, Tokens
-from guerdon.train.language import _experience
-from guerdon.train.learning import Experience, learn
-from guerdon.train.policy import build
+from guerdon.train.language.learning import Experience, learn
+from guerdon.train.language.loop import _experience
+from guerdon.train.language.policy import build
 
 ADVANTAGES = torch.tensor([1.5, -0.5, 0.0, -2.0])
 LENGTHS = torch.tensor([5, 2, 4, 3])

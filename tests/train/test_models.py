@@ -16,9 +16,9 @@ from guerdon.credit import spread
 from guerdon.models import flow_deviation, flow_reward, implicit_reward
 from guerdon.rewards import likelihood, probe
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train.language import train
-from guerdon.train.models import LanguageModel
-from guerdon.train.policy import ModelShape, PolicyConfig, build
+from guerdon.train.language.loop import train
+from guerdon.train.language.models import LanguageModel
+from guerdon.train.language.policy import ModelShape, PolicyConfig, build
 from guerdon.train.recipe import Recipe
 from guerdon.train.run import Run
 

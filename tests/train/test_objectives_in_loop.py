@@ -23,11 +23,11 @@ from guerdon.objectives import (
     policy_gradient,
     rewards_as_labels,
 )
-from guerdon.train import language, learning
-from guerdon.train.learning import learn
-from guerdon.train.losses import Experience, read_from, readable_rows
-from guerdon.train.models import LanguageModel
-from guerdon.train.policy import build
+from guerdon.train.language import learning, loop
+from guerdon.train.language.learning import learn
+from guerdon.train.language.losses import Experience, read_from, readable_rows
+from guerdon.train.language.models import LanguageModel
+from guerdon.train.language.policy import build
 from guerdon.train.presets import load
 from guerdon.train.prompts import PromptsConfig
 from guerdon.train.run import Run
@@ -370,7 +370,7 @@ def learned(monkeypatch):
         seen.append((data, {name: p.detach().clone() for name, p in model.named_parameters()}))
         return learn(data, of, method, model, *rest, **options)
 
-    monkeypatch.setattr(language, "learn", watch)
+    monkeypatch.setattr(loop, "learn", watch)
     return seen
 
 
@@ -384,7 +384,7 @@ def test_a_preset_trains_for_two_steps(recipe, tmp_path, learned, preset):
     # 6 tokens and more are right.
     reward = {"part": "text.length", "unit": "tokens", "shape": [{"part": "shaping.threshold", "at": 6}]}
     of = recipe(preset, reward=reward, minibatches=2, keep={"checkpoint_every": 1}, steps=2)
-    language.train(of, tmp_path / "run")
+    loop.train(of, tmp_path / "run")
     (data, first), (_, second) = learned
     assert any(not torch.equal(first[name], second[name]) for name in first)
     assert [np.isfinite(record["loss"]) for record in metrics(tmp_path / "run")] == [True, True]
@@ -417,7 +417,7 @@ def rl_plus(recipe, tmp_path):
 
 def test_rl_plus_mixes_demonstrations_into_groups(rl_plus, tmp_path, learned):
     of, said = rl_plus
-    language.train(of, tmp_path / "run")
+    loop.train(of, tmp_path / "run")
     _, tokenizer = build(of.policy, seed=of.seed)
     lengths = []
     for data, _ in learned:
@@ -440,9 +440,9 @@ def test_rl_plus_mixes_demonstrations_into_groups(rl_plus, tmp_path, learned):
 def test_the_log_probabilities_of_demonstrations_are_the_policys(rl_plus, tmp_path, monkeypatch):
     of, _ = rl_plus
     kept = []
-    collect = language.collect
-    monkeypatch.setattr(language, "collect", lambda *rest: kept.append(collect(*rest)) or kept[-1])
-    language.train(replace(of, steps=1), tmp_path / "run")
+    collect = loop.collect
+    monkeypatch.setattr(loop, "collect", lambda *rest: kept.append(collect(*rest)) or kept[-1])
+    loop.train(replace(of, steps=1), tmp_path / "run")
     rollouts, tokens = kept[0][0], kept[0][0].tokens
     policy, tokenizer = build(of.policy, seed=of.seed)
     rows = np.flatnonzero(tokens.origin.any(1))
@@ -464,14 +464,14 @@ def test_a_column_of_demonstrations_that_is_not_there_is_missed_before_any_work(
     of, _ = rl_plus
     of = replace(of, method={"preset": "rl_plus", "sampling": {"external": "demo"}})
     with pytest.raises(RecipeError, match=r"prompts have no 'demo': .*demonstration"):
-        language.train(of, tmp_path / "run")
+        loop.train(of, tmp_path / "run")
     assert not Run(tmp_path / "run").evaluations()
 
 
 def test_a_teacher_of_other_tokens_is_refused_before_any_work(recipe, tiny, tmp_path):
     other = {"from_config": asdict(tiny().policy.from_config) | {"alphabet": "+0123456789-=;# "}}
     with pytest.raises(RecipeError, match=r"models\.teacher: its tokens are not the policy's"):
-        language.train(recipe("opd", models={"teacher": other}), tmp_path / "run")
+        loop.train(recipe("opd", models={"teacher": other}), tmp_path / "run")
     assert not Run(tmp_path / "run").evaluations()
 
 

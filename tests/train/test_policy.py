@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, MissingExtra, RecipeError
-from guerdon.train import policy as policy_module
-from guerdon.train.policy import Lora, ModelShape, PolicyConfig, build, logprobs
-from guerdon.train.tokenizer import PRINTABLE, character_tokenizer, decode, encode_prompts, pad
+from guerdon.train.language import policy as policy_module
+from guerdon.train.language.policy import Lora, ModelShape, PolicyConfig, build, logprobs
+from guerdon.train.language.tokenizer import PRINTABLE, character_tokenizer, decode, encode_prompts, pad
 
 TINY = ModelShape(layers=2, hidden=32, heads=2, mlp=48, alphabet="0123456789+-=")
 

@@ -5,7 +5,7 @@ import pytest
 
 from guerdon.core import Rollouts, Scores, Tokens, TooManyAbstentions
 from guerdon.train import presets
-from guerdon.train.evaluation import wilson
+from guerdon.train.language.evaluation import wilson
 from guerdon.train.scoring import Abstentions, credited, informative
 
 

@@ -13,16 +13,16 @@ from accelerate import Accelerator
 from guerdon.core import Rollouts, Scores, Tokens
 from guerdon.objectives import dueling, recovered_rewards
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train import collecting, language, learning
-from guerdon.train.critic import Critic, targets
-from guerdon.train.learning import learn
-from guerdon.train.losses import Experience
-from guerdon.train.models import LanguageModel
-from guerdon.train.policy import PolicyConfig, build, completion_logits
+from guerdon.train.language import collecting, learning, loop
+from guerdon.train.language.critic import Critic, targets
+from guerdon.train.language.learning import learn
+from guerdon.train.language.losses import Experience
+from guerdon.train.language.models import LanguageModel
+from guerdon.train.language.policy import PolicyConfig, build, completion_logits
+from guerdon.train.language.tokenizer import pad
 from guerdon.train.presets import load
 from guerdon.train.prompts import PromptsConfig
 from guerdon.train.run import Run
-from guerdon.train.tokenizer import pad
 
 LENGTHS = torch.tensor([4, 2, 3, 1, 4])
 PRESETS = ("gflownet_tb", "b_coder")
@@ -218,7 +218,7 @@ def test_gflownet_writes_in_proportion_to_the_reward_and_log_z_is_the_log_of_the
         keep={"checkpoint_every": 100, "rollouts_every": 100},
         steps=40,
     )
-    language.train(of, tmp_path / "run")
+    loop.train(of, tmp_path / "run")
     policy, critic = trained(tmp_path / "run", of)
     tokenizer = build(of.policy, seed=0)[1]
     end, v = tokenizer.eos_token_id, policy.config.vocab_size
@@ -283,7 +283,7 @@ def program_tokens(tokenizer):
 def test_b_coder_learns_from_programs_alone_what_each_is_worth(b_coder, tmp_path, monkeypatch):
     """Nothing is sampled; where the Bellman error is small, the rewards that Q implies are those of the programs."""
     monkeypatch.setattr(collecting, "generate", None)
-    monkeypatch.setattr(language, "evaluate", lambda job: {"accuracy": 0.0, "ci95": [0.0, 0.0], "mean_length": 0.0})
+    monkeypatch.setattr(loop, "evaluate", lambda job: {"accuracy": 0.0, "ci95": [0.0, 0.0], "mean_length": 0.0})
     wide = {"from_config": SHAPE | {"hidden": 32, "mlp": 64}}
     of = b_coder(
         group=3, policy=wide,
@@ -297,7 +297,7 @@ def test_b_coder_learns_from_programs_alone_what_each_is_worth(b_coder, tmp_path
     )  # fmt: skip
     frozen, inputs = taught(of, tmp_path / "base")
     of = replace(of, policy=PolicyConfig(path=str(tmp_path / "base")))
-    language.train(of, tmp_path / "run")
+    loop.train(of, tmp_path / "run")
     errors = [record["bellman"] for record in Run(tmp_path / "run").metrics()]
     assert errors[-1] < 0.01 < 1.0 < errors[0]
     policy, critic = trained(tmp_path / "run", of)
@@ -317,7 +317,7 @@ def test_only_the_values_are_fitted_at_first(b_coder, tmp_path):
         steps=3,
         keep={"checkpoint_every": 1, "checkpoints": 9},
     )
-    language.train(of, tmp_path / "run")
+    loop.train(of, tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints"
     ends = [
         [torch.load(folder / f"step-00000{n}" / f"{name}.pt", weights_only=True) for n in range(4)]
@@ -347,19 +347,19 @@ def test_a_run_that_teaches_a_critic_goes_on_bit_for_bit(b_coder, small, tmp_pat
         of = small(
             preset, rows, critic={"hidden": [4], "learning_rate": 0.05, "warmup": 1}, batch={"prompts": 2}, steps=4
         )
-    language.train(of, tmp_path / "whole")
-    step = language._step
+    loop.train(of, tmp_path / "whole")
+    step = loop._step
 
     def dies(job):
         if job.step == 2:
             raise Killed
         return step(job)
 
-    monkeypatch.setattr(language, "_step", dies)
+    monkeypatch.setattr(loop, "_step", dies)
     with pytest.raises(Killed):
-        language.train(of, tmp_path / "stopped")
-    monkeypatch.setattr(language, "_step", step)
-    language.train(of, tmp_path / "stopped")
+        loop.train(of, tmp_path / "stopped")
+    monkeypatch.setattr(loop, "_step", step)
+    loop.train(of, tmp_path / "stopped")
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
     ends = [checkpoints.latest(tmp_path / name / "checkpoints")[0] for name in ("stopped", "whole")]
     assert all(torch.equal(value, ends[1].weights[name]) for name, value in ends[0].weights.items())

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, RecipeError
-from guerdon.train.demonstrations import scratchpad
-from guerdon.train.policy import ModelShape, PolicyConfig, build
+from guerdon.train.language.demonstrations import scratchpad
+from guerdon.train.language.policy import ModelShape, PolicyConfig, build
+from guerdon.train.language.teach import TeachConfig, rate, teach
 from guerdon.train.prompts import Prompts, PromptsConfig
-from guerdon.train.teach import TeachConfig, rate, teach
 
 POLICY = PolicyConfig(ModelShape(layers=1, hidden=32, heads=2, mlp=32, alphabet="0123456789+-=;# "))
 ONE_DIGIT = {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1}

@@ -33,6 +33,7 @@ def command(
     """
     from guerdon.train import denoising, language, progress
     from guerdon.train import recipe as recipes
+    from guerdon.train.distributed import is_main_process
 
     changes = [*(set_ or []), *([f"steps={steps}"] if steps is not None else [])]
     loaded = recipes.load(recipe, changes, allow_import=allow_import)
@@ -42,7 +43,7 @@ def command(
         summary = language.train(loaded, folder, fresh=fresh, allow_import=allow_import, console=console)
     else:
         summary = denoising.train(loaded, folder, fresh=fresh, allow_import=allow_import, console=console)
-    if language.is_main_process():
+    if is_main_process():
         out = terminal.console()
         out.print(progress.outcome(summary))
         out.print(f"report: {folder / 'report.html'}", soft_wrap=True)

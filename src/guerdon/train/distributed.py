@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints and writes."""
+    return bool(PartialState().is_main_process)
 
 
 def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:

@@ -6,7 +6,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -23,11 +22,9 @@ from guerdon.train import checkpoint as checkpoints
 from guerdon.train import report
 from guerdon.train.checkpoint import Checkpoint, trainable_state
 from guerdon.train.distributed import on_main
-from guerdon.train.learning import rate
 from guerdon.train.memory import peak_rss_mib
 from guerdon.train.method import Method
 from guerdon.train.progress import line, ticker
-from guerdon.train.recipe import Optimizer
 from guerdon.train.run import Run
 from guerdon.train.scoring import Abstentions
 
@@ -202,18 +199,6 @@ def last_checkpoint(run: Run, console: Console | None) -> Checkpoint | None:
         for warning in broken:
             console.print(warning)
     return checkpoint
-
-
-def adamw(
-    network: nn.Module, settings: Optimizer, updates: int
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LRScheduler]:
-    """The optimiser of the weights that learn, and its schedule over so many updates."""
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        learned, settings.learning_rate, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
-    )
-    share = partial(rate, settings=settings, updates=updates)
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
 def reference(job: Standing) -> dict[str, Tensor]:

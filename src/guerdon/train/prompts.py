@@ -19,7 +19,7 @@ from guerdon.core.context import Context
 from guerdon.core.errors import MissingExtra, MissingInput, RecipeError, nearest
 from guerdon.core.rollouts import read_jsonl
 from guerdon.data.stages import Staged, check_stages
-from guerdon.train.tokenizer import Prompt
+from guerdon.train.language.tokenizer import Prompt
 
 Row = dict[str, Any]  # 'prompt', and a column for each thing the reward may read
 

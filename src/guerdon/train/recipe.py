@@ -15,18 +15,19 @@ import yaml
 from guerdon.algebra import Reward, spec
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, RecipeError, SpecError, nearest
-from guerdon.train import chains, losses, presets
-from guerdon.train.critic import CriticConfig
-from guerdon.train.generation import SamplingConfig
+from guerdon.train import chains, presets
+from guerdon.train.language import losses
+from guerdon.train.language.critic import CriticConfig
+from guerdon.train.language.generation import SamplingConfig
+from guerdon.train.language.policy import PolicyConfig
+from guerdon.train.language.teach import TeachConfig
 from guerdon.train.method import Method
-from guerdon.train.policy import PolicyConfig
 from guerdon.train.prompts import PromptsConfig
-from guerdon.train.teach import TeachConfig
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from guerdon.train.denoising_recipe import DenoisingRecipe
+    from guerdon.train.denoising.recipe import DenoisingRecipe
 
 OWN_MODELS = ("policy", "old", "reference")  # what a run has without being told
 
@@ -287,7 +288,7 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe 
         RecipeError: names the setting and the nearest valid name.
     """
     if "denoiser" in data:
-        from guerdon.train import denoising_recipe
+        from guerdon.train.denoising import recipe as denoising_recipe
 
         return denoising_recipe.from_data(data, allow_import=allow_import)
     try:

@@ -18,9 +18,9 @@ from guerdon.core.arrays import to_numpy
 from guerdon.core.rollouts import Rollouts, Tree
 from guerdon.core.trajectory import Trajectory
 from guerdon.objectives.denoising import Chain, branch, complete, interval, sample, singular, uniform
-from guerdon.train.denoiser import Picture
-from guerdon.train.denoising_job import DenoisingJob, rollouts
-from guerdon.train.denoising_recipe import reads_potentials
+from guerdon.train.denoising.denoiser import Picture
+from guerdon.train.denoising.job import DenoisingJob, rollouts
+from guerdon.train.denoising.recipe import reads_potentials
 from guerdon.train.distributed import gather, share
 
 TRAINING, EVALUATION = 0, 1  # streams of randomness

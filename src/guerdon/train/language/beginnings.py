@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from guerdon.rewards.probe import Cut, cuts
-from guerdon.train.generation import generate, uniforms
-from guerdon.train.job import Job
+from guerdon.train.language.generation import generate, uniforms
+from guerdon.train.language.job import Job
+from guerdon.train.language.tokenizer import encode_text
 from guerdon.train.prompts import Row
-from guerdon.train.tokenizer import encode_text
 
 STREAM = 3  # of randomness, beside training, evaluation and probes
 

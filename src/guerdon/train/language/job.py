@@ -21,20 +21,21 @@ from guerdon.engine import Engine, require
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train.checkpoint import Checkpoint
 from guerdon.train.crediting import STOPPED
-from guerdon.train.critic import Critic
 from guerdon.train.distributed import on_main
-from guerdon.train.generation import check_context
-from guerdon.train.loop import Standing, adamw, last_checkpoint, reference
-from guerdon.train.losses import by_groups, models_of
+from guerdon.train.language.critic import Critic
+from guerdon.train.language.generation import check_context
+from guerdon.train.language.losses import by_groups, models_of
+from guerdon.train.language.models import LanguageModel, same_tokenizer
+from guerdon.train.language.policy import build
+from guerdon.train.language.teach import teach
+from guerdon.train.language.tokenizer import encode_prompts, encode_text
+from guerdon.train.loop import Standing, last_checkpoint, reference
 from guerdon.train.method import Begin
-from guerdon.train.models import LanguageModel, same_tokenizer
-from guerdon.train.policy import build
 from guerdon.train.progress import ticker
 from guerdon.train.prompts import Prompts, Row
 from guerdon.train.recipe import OWN_MODELS, Recipe
 from guerdon.train.run import Run
-from guerdon.train.teach import teach
-from guerdon.train.tokenizer import encode_prompts, encode_text
+from guerdon.train.updates import adamw
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

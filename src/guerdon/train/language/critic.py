@@ -16,9 +16,9 @@ from guerdon.core.scores import Scores
 from guerdon.objectives import Critic as Head
 from guerdon.objectives import clipped_value_loss
 from guerdon.train import crediting
-from guerdon.train.losses import Experience, teaches_critic
+from guerdon.train.language.losses import Experience, teaches_critic
+from guerdon.train.language.policy import PolicyConfig, read
 from guerdon.train.method import Method
-from guerdon.train.policy import PolicyConfig, read
 from guerdon.train.scoring import penalty
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from guerdon.core.errors import MissingExtra, RecipeError
-from guerdon.train.tokenizer import PRINTABLE, character_tokenizer
+from guerdon.train.language.tokenizer import PRINTABLE, character_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

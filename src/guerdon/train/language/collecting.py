@@ -16,16 +16,16 @@ from guerdon.core.protocols import Leaf
 from guerdon.core.rollouts import RESERVED, Rollouts, Tokens
 from guerdon.core.scores import Scores
 from guerdon.objectives import kl_penalty
-from guerdon.train.beginnings import beginnings, stopping
 from guerdon.train.crediting import STOPPED
 from guerdon.train.distributed import gather, on_main, share
-from guerdon.train.generation import SamplingConfig, generate, uniforms
-from guerdon.train.job import Job
-from guerdon.train.losses import teaches_critic
-from guerdon.train.policy import borrowed, logprobs
+from guerdon.train.language.beginnings import beginnings, stopping
+from guerdon.train.language.generation import SamplingConfig, generate, uniforms
+from guerdon.train.language.job import Job
+from guerdon.train.language.losses import teaches_critic
+from guerdon.train.language.policy import borrowed, logprobs
+from guerdon.train.language.tokenizer import decode, encode_prompts, encode_text, pad
 from guerdon.train.prompts import Row, completions
 from guerdon.train.scoring import Abstentions, credited, informative
-from guerdon.train.tokenizer import decode, encode_prompts, encode_text, pad
 
 TRAINING, EVALUATION = 0, 1  # streams of randomness
 

@@ -22,14 +22,15 @@ from guerdon.engine import Engine, require
 from guerdon.objectives.denoising import Chain, uniform
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train.checkpoint import Checkpoint
-from guerdon.train.denoiser import Denoiser, Picture, build
-from guerdon.train.denoising_recipe import DenoisingRecipe, DenoisingSampling, given
-from guerdon.train.digits import digits, teach
+from guerdon.train.denoising.denoiser import Denoiser, Picture, build
+from guerdon.train.denoising.digits import digits, teach
+from guerdon.train.denoising.recipe import DenoisingRecipe, DenoisingSampling, given
 from guerdon.train.distributed import as_on_main, on_main
-from guerdon.train.loop import Standing, adamw, last_checkpoint, reference
+from guerdon.train.loop import Standing, last_checkpoint, reference
 from guerdon.train.progress import ticker
 from guerdon.train.prompts import Prompts, Row
 from guerdon.train.run import Run
+from guerdon.train.updates import adamw
 
 
 class Drawn(Protocol):

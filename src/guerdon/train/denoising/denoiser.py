@@ -19,8 +19,8 @@ from torch import Tensor
 from guerdon.core.errors import MissingExtra, RecipeError, nearest
 from guerdon.objectives.denoising import Chain
 from guerdon.objectives.denoising.steps import Kind
-from guerdon.train.families import FREE, ByClass, family_of
-from guerdon.train.policy import Lora
+from guerdon.train.denoising.families import FREE, ByClass, family_of
+from guerdon.train.language.policy import Lora
 from guerdon.train.run import disk
 
 Picture: TypeAlias = UInt8[np.ndarray[Any, Any], "h w"] | UInt8[np.ndarray[Any, Any], "h w 3"]

@@ -12,8 +12,8 @@ from guerdon.core.errors import RecipeError, SpecError
 from guerdon.core.parts import name_of
 from guerdon.core.scores import Level
 from guerdon.train import chains
-from guerdon.train.denoiser import DenoiserConfig
-from guerdon.train.digits import DenoisingTeach
+from guerdon.train.denoising.denoiser import DenoiserConfig
+from guerdon.train.denoising.digits import DenoisingTeach
 from guerdon.train.method import Method, function_of, in_turn, options
 from guerdon.train.prompts import PromptsConfig
 from guerdon.train.recipe import Shared

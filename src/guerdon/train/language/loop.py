@@ -23,23 +23,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from rich.console import Console
 
 from guerdon.core.context import Context
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
-from guerdon.train import critic
-from guerdon.train.collecting import collect
-from guerdon.train.evaluation import evaluate
-from guerdon.train.job import Job, prepare
-from guerdon.train.learning import learn
+from guerdon.train.language import critic
+from guerdon.train.language.collecting import collect
+from guerdon.train.language.evaluation import evaluate
+from guerdon.train.language.job import Job, prepare
+from guerdon.train.language.learning import learn
+from guerdon.train.language.losses import Experience, read_from, readable_rows
+from guerdon.train.language.tokenizer import encode_prompts, pad
 from guerdon.train.loop import Loop, conduct
-from guerdon.train.losses import Experience, read_from, readable_rows
 from guerdon.train.recipe import Recipe
 from guerdon.train.run import disk
 from guerdon.train.scoring import credited
-from guerdon.train.tokenizer import encode_prompts, pad
 
 
 def train(
@@ -147,8 +146,3 @@ def _save_policy(job: Job, folder: Path) -> None:
         job.tokenizer.save_pretrained(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-
-
-def is_main_process() -> bool:
-    """Whether this is the process that prints and writes."""
-    return bool(PartialState().is_main_process)

@@ -14,7 +14,7 @@ from torch import Tensor
 from guerdon.core.errors import GuerdonError, MissingExtra, RecipeError
 
 if TYPE_CHECKING:
-    from guerdon.train.denoiser import Denoiser
+    from guerdon.train.denoising.denoiser import Denoiser
 
 
 @dataclass(frozen=True)

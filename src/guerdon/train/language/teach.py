@@ -15,11 +15,11 @@ import torch
 
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, RecipeError, nearest
-from guerdon.train import demonstrations
-from guerdon.train.demonstrations import Demonstrate
-from guerdon.train.policy import logprobs
+from guerdon.train.language import demonstrations
+from guerdon.train.language.demonstrations import Demonstrate
+from guerdon.train.language.policy import logprobs
+from guerdon.train.language.tokenizer import encode_prompts, encode_text, pad
 from guerdon.train.prompts import Prompts, Row
-from guerdon.train.tokenizer import encode_prompts, encode_text, pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

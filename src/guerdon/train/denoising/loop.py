@@ -29,14 +29,14 @@ from guerdon.core.scores import Scores
 from guerdon.credit import progress
 from guerdon.objectives.denoising import calibrated
 from guerdon.train.crediting import scored
-from guerdon.train.denoising_evaluation import evaluate
-from guerdon.train.denoising_job import DenoisingJob, prepare
-from guerdon.train.denoising_learning import Lessons, learn
-from guerdon.train.denoising_recipe import DenoisingRecipe
-from guerdon.train.denoising_sampling import sampled
-from guerdon.train.denoising_scoring import score
+from guerdon.train.denoising.evaluation import evaluate
+from guerdon.train.denoising.job import DenoisingJob, prepare
+from guerdon.train.denoising.learning import Lessons, learn
+from guerdon.train.denoising.pictures import data_url, diversity
+from guerdon.train.denoising.recipe import DenoisingRecipe
+from guerdon.train.denoising.sampling import sampled
+from guerdon.train.denoising.scoring import score
 from guerdon.train.loop import Loop, conduct
-from guerdon.train.pictures import data_url, diversity
 from guerdon.train.scoring import credited, informative
 
 

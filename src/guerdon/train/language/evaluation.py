@@ -13,9 +13,9 @@ from guerdon.audit.theory import pass_at_k
 from guerdon.core.arrays import to_numpy
 from guerdon.core.context import Context
 from guerdon.core.rollouts import Rollouts
-from guerdon.train.collecting import EVALUATION, sample
 from guerdon.train.distributed import gather, on_main, share
-from guerdon.train.job import Job
+from guerdon.train.language.collecting import EVALUATION, sample
+from guerdon.train.language.job import Job
 from guerdon.train.progress import ticker
 
 Flags: TypeAlias = Bool[np.ndarray[Any, Any], "n"]

@@ -11,12 +11,12 @@ from guerdon.core.arrays import to_numpy
 from guerdon.core.context import Context
 from guerdon.core.scores import Scores
 from guerdon.objectives.denoising import sample
-from guerdon.train.denoiser import Picture
-from guerdon.train.denoising_job import DenoisingJob, rollouts
-from guerdon.train.denoising_sampling import EVALUATION, finite, normals
-from guerdon.train.denoising_scoring import measured
+from guerdon.train.denoising.denoiser import Picture
+from guerdon.train.denoising.job import DenoisingJob, rollouts
+from guerdon.train.denoising.pictures import diversity, nearest, sheet
+from guerdon.train.denoising.sampling import EVALUATION, finite, normals
+from guerdon.train.denoising.scoring import measured
 from guerdon.train.distributed import gather, on_main, share
-from guerdon.train.pictures import diversity, nearest, sheet
 from guerdon.train.progress import ticker
 
 

@@ -13,10 +13,10 @@ from guerdon.core.context import Context
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.core.spans import Spans
-from guerdon.train.denoiser import Picture
-from guerdon.train.denoising_job import DenoisingJob
-from guerdon.train.denoising_recipe import reads_potentials
-from guerdon.train.denoising_sampling import Batch, Flags, beside, explored
+from guerdon.train.denoising.denoiser import Picture
+from guerdon.train.denoising.job import DenoisingJob
+from guerdon.train.denoising.recipe import reads_potentials
+from guerdon.train.denoising.sampling import Batch, Flags, beside, explored
 from guerdon.train.distributed import on_main
 
 

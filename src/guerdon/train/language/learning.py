@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from guerdon.objectives import kl_penalty, token_means
 from guerdon.train.distributed import gather, share
-from guerdon.train.losses import Experience, Forward, by_advantages, by_groups, forward, loss, told
+from guerdon.train.language.losses import Experience, Forward, by_advantages, by_groups, forward, loss, told
 from guerdon.train.method import Method, options
+from guerdon.train.updates import shuffled
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from guerdon.core.protocols import Model
-    from guerdon.train.critic import Critic
-    from guerdon.train.recipe import Optimizer, Recipe
+    from guerdon.train.language.critic import Critic
+    from guerdon.train.recipe import Recipe
 
 
 def learn(
@@ -67,7 +66,7 @@ def learn(
     modules = [model] if critic is None else [model, critic.module]
     losses, norms, sums, errors = [], [], [], []
     for number in range(batch.passes):
-        order = torch.arange(len(units)) if once else _shuffled(len(units), recipe.seed, step, number)
+        order = torch.arange(len(units)) if once else shuffled(len(units), recipe.seed, step, number)
         for chosen in order.chunk(batch.minibatches):
             whole = experience.select(torch.cat([units[i] for i in chosen]))
             mine = [units[i] for i in share(accelerator, chosen.tolist())]
@@ -188,25 +187,3 @@ def _old_logp(
             for chunk in torch.split(torch.as_tensor(list(rows)), micro)
         ]
     return torch.cat([part for parts in gather(accelerator, parts) for part in parts])
-
-
-def _shuffled(n: int, seed: int, step: int, number: int) -> Tensor:
-    order = np.random.default_rng([seed, step, number]).permutation(n)
-    return torch.from_numpy(order)
-
-
-def rate(update: int, *, settings: Optimizer, updates: int) -> float:
-    """The share of the learning rate at an optimiser step: linear warm-up, then the schedule.
-
-    >>> from guerdon.train.recipe import Optimizer
-    >>> [rate(i, settings=Optimizer(schedule="linear", warmup=2), updates=6) for i in (0, 1, 2, 4, 6)]
-    [0.5, 1.0, 1.0, 0.5, 0.0]
-    """
-    if update < settings.warmup:
-        return (update + 1) / settings.warmup
-    done = min(1.0, (update - settings.warmup) / max(1, updates - settings.warmup))
-    if settings.schedule == "linear":
-        return 1.0 - done
-    if settings.schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * done))
-    return 1.0

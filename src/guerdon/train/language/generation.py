@@ -13,8 +13,8 @@ from torch import Tensor
 
 from guerdon.core.errors import RecipeError
 from guerdon.core.rollouts import Tokens
-from guerdon.train.policy import positions
-from guerdon.train.tokenizer import Prompt, decode, encode_prompts, pad
+from guerdon.train.language.policy import positions
+from guerdon.train.language.tokenizer import Prompt, decode, encode_prompts, pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

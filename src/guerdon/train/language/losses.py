@@ -19,16 +19,16 @@ from guerdon.core.parts import name_of
 from guerdon.objectives import denominator, importance_ratio, kl_penalty
 from guerdon.train.chains import reads_values
 from guerdon.train.crediting import scored
+from guerdon.train.language.models import LanguageModel
+from guerdon.train.language.policy import completion_logits, logprobs
 from guerdon.train.method import Method, Part, function_of, options, parts_of
-from guerdon.train.models import LanguageModel
-from guerdon.train.policy import completion_logits, logprobs
 
 if TYPE_CHECKING:
     from guerdon.algebra import Reward
     from guerdon.core.protocols import Model
     from guerdon.core.rollouts import Rollouts
     from guerdon.core.scores import Scores
-    from guerdon.train.critic import Critic
+    from guerdon.train.language.critic import Critic
 
 # What the parameters of an objective may be called: what every loop has, what the reward says, and what models say.
 LOOP = (

@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from guerdon.objectives import denominator, token_means
 from guerdon.objectives.denoising import gaussian_kl, replay
-from guerdon.train.denoising_job import DenoisingJob
-from guerdon.train.denoising_recipe import by_groups, given
-from guerdon.train.denoising_sampling import Batch
+from guerdon.train.denoising.job import DenoisingJob
+from guerdon.train.denoising.recipe import by_groups, given
+from guerdon.train.denoising.sampling import Batch
 from guerdon.train.distributed import add_gradients, gather
+from guerdon.train.language.policy import borrowed
 from guerdon.train.method import options
-from guerdon.train.policy import borrowed
+from guerdon.train.updates import shuffled
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def learn(job: DenoisingJob, batch: Batch, lessons: Lessons, step: int) -> dict[
     rowwise = unit > 1 or options(job.method.objective).get("ratio", "product") != "token"
     losses, norms, sums = [], [], []
     for number in range(settings.passes):
-        order = torch.arange(n // unit) if once else _shuffled(n // unit, job.recipe.seed, step, number)
+        order = torch.arange(n // unit) if once else shuffled(n // unit, job.recipe.seed, step, number)
         for chosen in order.chunk(settings.minibatches):
             here = torch.zeros(n, dtype=torch.bool)
             here[(chosen[:, None] * unit + torch.arange(unit)).flatten()] = True
@@ -172,7 +172,3 @@ def _micro_batches(
         some = mask.new_zeros(len(rows), mask.shape[1])
         some[index, part[:, 1]] = True
         yield rows, some
-
-
-def _shuffled(n: int, seed: int, step: int, number: int) -> Tensor:
-    return torch.from_numpy(np.random.default_rng([seed, step, number]).permutation(n))

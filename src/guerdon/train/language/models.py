@@ -16,9 +16,9 @@ from guerdon.core.errors import RecipeError
 from guerdon.core.parsing import text_of
 from guerdon.core.protocols import TokenLogprobs
 from guerdon.core.rollouts import Rollouts, Tokens
-from guerdon.train.generation import SamplingConfig, generate, uniforms
-from guerdon.train.policy import CHUNK, borrowed, completion_logits, read
-from guerdon.train.tokenizer import encode_prompts, encode_text, pad
+from guerdon.train.language.generation import SamplingConfig, generate, uniforms
+from guerdon.train.language.policy import CHUNK, borrowed, completion_logits, read
+from guerdon.train.language.tokenizer import encode_prompts, encode_text, pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ class LanguageModel:
     Raises:
         ValueError: if `micro_batch` is below 1.
 
-    >>> from guerdon.train.policy import ModelShape, PolicyConfig, build
+    >>> from guerdon.train.language.policy import ModelShape, PolicyConfig, build
     >>> shape = ModelShape(layers=1, hidden=16, heads=2, mlp=32, alphabet="01+=")
     >>> model = LanguageModel(*build(PolicyConfig(shape), seed=0))
     >>> model.logprobs(["1+0=", "0="], ["1", "10"]).mask
@@ -103,7 +103,7 @@ class LanguageModel:
         ids: Int[Tensor, "n t"],
         mask: Bool[Tensor, "n t"],
     ) -> Float[Tensor, "n t v"]:
-        """The logits that each token was chosen from, without gradients; arguments as of `train.policy.logprobs`.
+        """The logits that each token was chosen from, without gradients; arguments as of `policy.logprobs`.
 
         The tokens are those of its own tokenizer: `same_tokenizer` says whether another's are.
         """

@@ -1,0 +1,1 @@
+"""Training of diffusion and flow models: `loop` reads from top to bottom."""
