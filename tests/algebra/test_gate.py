@@ -12,8 +12,7 @@ import yaml
 from guerdon import gate, product, reduce, reward
 from guerdon.algebra import broadcast, spec, trusted
 from guerdon.core import LevelMismatch, SpecError
-from guerdon.rewards import math as maths
-from guerdon.rewards import text
+from guerdon.rewards import math as maths, text
 from guerdon.shaping import anneal, center, group_length, top_groups, trust
 
 

@@ -11,8 +11,7 @@ import pytest
 from guerdon import Leaf, Learned, reward
 from guerdon.algebra import identity as identities
 from guerdon.algebra.spec import load
-from guerdon.rewards import format as formats
-from guerdon.rewards import math as maths
+from guerdon.rewards import format as formats, math as maths
 
 PART = """
     from guerdon import reward

@@ -15,8 +15,7 @@ import torch
 from guerdon import Abstain, Context, Learned, Rollouts, Scores, reward
 from guerdon.algebra import FunctionLeaf
 from guerdon.core import GuerdonError
-from guerdon.rewards import math as maths
-from guerdon.rewards import tools
+from guerdon.rewards import math as maths, tools
 from guerdon.shaping import bound, center
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ import yaml
 from guerdon import Leaf, Reward, available, gate, harmonic, lexicographic, product, reduce, reward, route, weigh
 from guerdon.algebra import spec
 from guerdon.core import SpecError
-from guerdon.rewards import format, text
-from guerdon.rewards import math as maths
+from guerdon.rewards import format, math as maths, text
 from guerdon.shaping import Shaper, bound, center, clip
 
 HERE = __name__

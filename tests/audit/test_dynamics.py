@@ -2,8 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.audit.theory import flow_direction, mass_flow, sampled_dynamics, softmax_flow, stages
 

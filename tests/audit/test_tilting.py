@@ -3,8 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.audit.theory import best_of_n, best_of_n_kl_bound, divergence, frontier, regret, tilt
 

@@ -5,8 +5,7 @@ import inspect
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import guerdon.credit as credit
 from guerdon.core.spans import Spans

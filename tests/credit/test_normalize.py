@@ -3,8 +3,7 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.core.spans import Spans
 from guerdon.credit import group_relative, rescale, returns, spread, unit_returns, whiten

@@ -2,8 +2,7 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.credit import branch_relative, group_relative, prefix_tree
 

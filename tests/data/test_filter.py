@@ -3,8 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from guerdon.core import Context, MissingInput, Rollouts, Scores, SpecError
 from guerdon.data import adaptive, chain, dump_filter, load_filter, measured, mixed, upper, varied, within

@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from guerdon.credit import group_relative
 from guerdon.data import history_spread, learning_impact, post_saturation, reflection_share, success_pair

@@ -15,9 +15,7 @@ from guerdon import data
 from guerdon.core.parts import name_of, names
 from guerdon.credit import group_relative
 from guerdon.objectives import clip, policy_gradient
-from guerdon.train import comparison as comparisons
-from guerdon.train import presets
-from guerdon.train import recipe as recipes
+from guerdon.train import comparison as comparisons, presets, recipe as recipes
 from guerdon.train.language import demonstrations
 from guerdon.train.method import KL, Begin, Method, Sampling, options
 from guerdon.train.recipe import Recipe

@@ -12,8 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from guerdon.engine import Engine, default
-from guerdon.engine import engine as engine_module
+from guerdon.engine import Engine, default, engine as engine_module
 from guerdon.engine.process import ProcessLane
 
 

@@ -16,8 +16,7 @@ from types import SimpleNamespace
 import cloudpickle
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.core import Abstain, Context, GuerdonError, MissingExtra, Rollouts, Scores
 from guerdon.engine import Engine, cluster, score

@@ -4,8 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.core import Context, GuerdonError, MissingInput, Rollouts, Scores
 from guerdon.engine import Engine, stream

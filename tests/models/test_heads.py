@@ -5,8 +5,7 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from guerdon.core import Spans
 from guerdon.core.errors import GuerdonError

@@ -3,8 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.models.multiscale import Codebook, MultiScalePlanner, pool, residual_scales, stretch
 

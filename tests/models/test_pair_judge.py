@@ -5,15 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon import Abstain, Rollouts, reward
 from guerdon.credit import group_relative
 from guerdon.models import preferred, tournament
 from guerdon.objectives import policy_gradient
-from guerdon.shaping import clip as clipped
-from guerdon.shaping import normalize
+from guerdon.shaping import clip as clipped, normalize
 
 
 def batch(*groups):

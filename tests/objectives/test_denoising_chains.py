@@ -8,8 +8,18 @@ from torch import nn
 
 from guerdon.credit import group_relative
 from guerdon.objectives import clip, denoising, policy_gradient
-from guerdon.objectives.denoising import Chain, branch, calibrated, complete, interval, logp, replay, sample, singular
-from guerdon.objectives.denoising import step as take
+from guerdon.objectives.denoising import (
+    Chain,
+    branch,
+    calibrated,
+    complete,
+    interval,
+    logp,
+    replay,
+    sample,
+    singular,
+    step as take,
+)
 
 FLOW = Chain(torch.linspace(1, 0, 6))
 DDIM = Chain(torch.tensor([0.05, 0.2, 0.5, 0.8, 1.0]), "ddim", 1.0, times=torch.tensor([999.0, 700, 400, 100, 0]))

@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from guerdon.objectives import group_margins, pair_loss, pair_terms, ranked_loss, unpaired_loss
 

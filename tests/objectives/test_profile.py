@@ -2,8 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.objectives import clip, length_profile, policy_gradient
 from guerdon.train import presets

@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon import Context, Rollouts
 from guerdon.algebra import gate, harmonic, route, spec
 from guerdon.core.errors import Abstain
 from guerdon.credit import group_relative
 from guerdon.data import ranked, within
-from guerdon.rewards import agreement, choice, format, grounding, recorded, relevance, text
-from guerdon.rewards import math as maths
+from guerdon.rewards import agreement, choice, format, grounding, math as maths, recorded, relevance, text
 from guerdon.rewards.text import length_cost
 from guerdon.shaping import normalize, overlong
 

@@ -5,8 +5,7 @@ import contextlib
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.core.errors import Abstain
 from guerdon.rewards import agreement, caption, format, pattern, recorded, text, tools, transit

@@ -1,8 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from guerdon.core.parsing import last_fenced
 from guerdon.rewards.code.program import Program, program_in

@@ -11,8 +11,7 @@ from guerdon import Context, Rollouts, product, reward, weigh
 from guerdon.credit import group_relative
 from guerdon.data import upper, varied, within
 from guerdon.objectives import policy_gradient
-from guerdon.rewards import format, geometry, grounding, relevance, text
-from guerdon.rewards import math as maths
+from guerdon.rewards import format, geometry, grounding, math as maths, relevance, text
 from guerdon.rewards.relevance import tfidf
 from guerdon.shaping import anneal, quantize, target_length, threshold
 

@@ -3,8 +3,7 @@ from fractions import Fraction
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.rewards.math import equivalent
 from guerdon.rewards.math.equivalence import meaningful

@@ -3,8 +3,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.rewards.math.exact import quantity, same
 from guerdon.rewards.math.units import NONE, conversion, unit_of

@@ -2,8 +2,7 @@ import math
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.core.errors import Abstain
 from guerdon.rewards.math import equivalent, symbolic

@@ -6,8 +6,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from guerdon import Rollouts, reward
 from guerdon.algebra import product, route

@@ -9,8 +9,7 @@ from collections import Counter
 
 import duckdb
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from guerdon import algebra
 from guerdon.algebra import spec

@@ -4,8 +4,7 @@ import json
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon import Context, Rollouts
 from guerdon.algebra import gate, product, route, spec

@@ -5,15 +5,13 @@ import itertools
 import json
 import math
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
-from datetime import date, datetime, timedelta
-from datetime import time as clock
+from datetime import date, datetime, time as clock, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from guerdon.sandbox import NotPlain
 from guerdon.sandbox.inside import plain

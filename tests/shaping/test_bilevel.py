@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from guerdon.shaping import blend, implicit_gradient, reinforce_update
 from guerdon.shaping.bilevel import discounted

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import guerdon.shaping
 from guerdon import Context, Rollouts, Scores, reduce

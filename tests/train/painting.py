@@ -7,8 +7,7 @@ from accelerate import Accelerator
 
 from guerdon.algebra import reward
 from guerdon.engine import Engine
-from guerdon.train import checkpoint as checkpoints
-from guerdon.train import recipe as recipes
+from guerdon.train import checkpoint as checkpoints, recipe as recipes
 from guerdon.train.denoising import job as jobs
 from guerdon.train.run import Run
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from guerdon.core.errors import RecipeError
-from guerdon.train import checkpoint as checkpoints
-from guerdon.train import presets
+from guerdon.train import checkpoint as checkpoints, presets
 from guerdon.train.language import loop
 from guerdon.train.language.generation import SamplingConfig, generate, uniforms
 from guerdon.train.language.learning import learn

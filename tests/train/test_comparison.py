@@ -7,8 +7,7 @@ import yaml
 
 from guerdon.cli import compare as cli
 from guerdon.core.errors import GuerdonError, RecipeError
-from guerdon.train import comparison as comparisons
-from guerdon.train import recipe as recipes
+from guerdon.train import comparison as comparisons, recipe as recipes
 from guerdon.train.language import loop
 
 

@@ -25,8 +25,7 @@ from guerdon.credit import (
     window_credit,
 )
 from guerdon.rewards import text
-from guerdon.train import chains, presets
-from guerdon.train import checkpoint as checkpoints
+from guerdon.train import chains, checkpoint as checkpoints, presets
 from guerdon.train.language import loop
 from guerdon.train.language.learning import learn
 from guerdon.train.language.policy import build

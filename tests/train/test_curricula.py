@@ -8,8 +8,7 @@ import torch
 
 from guerdon.core import Context
 from guerdon.core.errors import RecipeError
-from guerdon.train import checkpoint as checkpoints
-from guerdon.train import recipe as recipes
+from guerdon.train import checkpoint as checkpoints, recipe as recipes
 from guerdon.train.language import collecting, loop
 from guerdon.train.language.learning import learn
 from guerdon.train.prompts import Prompts, PromptsConfig, Stages

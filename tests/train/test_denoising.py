@@ -14,8 +14,7 @@ from guerdon.core import Scores
 from guerdon.core.errors import RecipeError, RunExists, TooManyAbstentions
 from guerdon.objectives.denoising import sample
 from guerdon.train import recipe as recipes
-from guerdon.train.denoising import job as jobs
-from guerdon.train.denoising import loop, scoring
+from guerdon.train.denoising import job as jobs, loop, scoring
 from guerdon.train.denoising.denoiser import DenoiserConfig, build
 from guerdon.train.denoising.loop import train
 from guerdon.train.denoising.recipe import DenoisingRecipe

@@ -6,12 +6,12 @@ that is not there.
 """
 
 from guerdon.algebra.combine import available, harmonic, product
+from guerdon.algebra.expression import Reward
 from guerdon.algebra.function import FunctionLeaf, reward
 from guerdon.algebra.gate import gate
 from guerdon.algebra.geometric import geometric
 from guerdon.algebra.leaf import Leaf, Learned
 from guerdon.algebra.order import lexicographic
-from guerdon.algebra.reward import Reward
 from guerdon.algebra.route import route
 from guerdon.algebra.steps import broadcast, reduce
 from guerdon.algebra.tiers import tiers

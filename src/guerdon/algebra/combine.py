@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from guerdon.algebra.align import aligned
-from guerdon.algebra.reward import Reward, expect_rewards, merged, one_level
+from guerdon.algebra.expression import Reward, expect_rewards, merged, one_level
 from guerdon.core.arrays import Array, to_numpy, where
 from guerdon.core.context import Context
 from guerdon.core.protocols import Measured, Range

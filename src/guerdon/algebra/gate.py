@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from guerdon.algebra.align import aligned
-from guerdon.algebra.reward import Reward, expect_rewards, merged, one_level
+from guerdon.algebra.expression import Reward, expect_rewards, merged, one_level
 from guerdon.core.arrays import like, to_numpy, where
 from guerdon.core.context import Context
 from guerdon.core.protocols import Measured, Range

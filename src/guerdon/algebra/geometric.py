@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float
 
 from guerdon.algebra.combine import Composite, positive_weights, weights_of
-from guerdon.algebra.reward import Reward
+from guerdon.algebra.expression import Reward
 from guerdon.core.arrays import Array, where
 from guerdon.core.context import Context
 from guerdon.core.protocols import Range

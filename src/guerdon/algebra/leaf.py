@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from guerdon.algebra.reward import Reward, Rows
+from guerdon.algebra.expression import Reward, Rows
 from guerdon.core import protocols
 from guerdon.core.context import Context
 from guerdon.core.protocols import Lane, Measured, Scope

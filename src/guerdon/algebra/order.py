@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from guerdon.algebra.combine import Composite
-from guerdon.algebra.reward import Reward, one_level, widest
+from guerdon.algebra.expression import Reward, one_level, widest
 from guerdon.core.arrays import Array, like, to_numpy
 from guerdon.core.context import Context
 from guerdon.core.protocols import Range, Scope

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from guerdon.algebra.align import aligned
-from guerdon.algebra.reward import Chain, Reward, Rows, expect_rewards, merged, one_level
+from guerdon.algebra.expression import Chain, Reward, Rows, expect_rewards, merged, one_level
 from guerdon.core.arrays import like, to_numpy, where
 from guerdon.core.context import Context
 from guerdon.core.protocols import Leaf, Measured, Range

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from guerdon.algebra import combine
+from guerdon.algebra.expression import Chain, Named, Reward
 from guerdon.algebra.function import SPEC_KEYS, Factory, FunctionLeaf
 from guerdon.algebra.gate import Gate, gate
 from guerdon.algebra.geometric import geometric
 from guerdon.algebra.order import lexicographic
-from guerdon.algebra.reward import Chain, Named, Reward
 from guerdon.algebra.route import Route
 from guerdon.algebra.steps import Broadcast, How, Place, Reduced, broadcast, reduce
 from guerdon.algebra.tiers import tiers

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from guerdon.algebra.reward import Reward, Wrapper, expect_rewards, merged
+from guerdon.algebra.expression import Reward, Wrapper, expect_rewards, merged
 from guerdon.core.arrays import Array, is_tensor, like, to_numpy, where
 from guerdon.core.context import Context
 from guerdon.core.errors import LevelMismatch

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from guerdon.algebra.combine import Composite, positive_weights
-from guerdon.algebra.reward import Reward, expect_rewards
+from guerdon.algebra.expression import Reward, expect_rewards
 from guerdon.core.arrays import Array, like, where
 from guerdon.core.context import Context
 from guerdon.core.protocols import Range

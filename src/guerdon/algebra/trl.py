@@ -21,7 +21,7 @@ from guerdon.core.rollouts import Rollouts, Tokens
 from guerdon.core.scores import Scores
 
 if TYPE_CHECKING:
-    from guerdon.algebra.reward import Reward
+    from guerdon.algebra.expression import Reward
 
 # What TRL passes beside the dataset's columns.
 HOOKS = ("trainer_state", "log_extra", "log_metric", "environments", "completion_ids")

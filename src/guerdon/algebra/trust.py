@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from guerdon.algebra.align import aligned
-from guerdon.algebra.reward import Reward, Wrapper, expect_rewards, merged, one_level, widest
+from guerdon.algebra.expression import Reward, Wrapper, expect_rewards, merged, one_level, widest
 from guerdon.core.arrays import like, to_numpy
 from guerdon.core.context import Context
 from guerdon.core.protocols import Measured, Range, Scope

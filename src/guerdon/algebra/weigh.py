@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from guerdon.algebra.combine import is_number
-from guerdon.algebra.reward import Reward, Wrapper
+from guerdon.algebra.expression import Reward, Wrapper
 from guerdon.core.arrays import like, where
 from guerdon.core.context import Context
 from guerdon.core.protocols import Measured, Range

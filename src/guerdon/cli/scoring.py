@@ -15,8 +15,8 @@ import yaml
 from jaxtyping import Int
 
 from guerdon.algebra import Reward
+from guerdon.algebra.expression import Chain
 from guerdon.algebra.function import FunctionLeaf
-from guerdon.algebra.reward import Chain
 from guerdon.algebra.spec import load
 from guerdon.cli import terminal
 from guerdon.cli.files import Columns

@@ -31,8 +31,7 @@ def command(
     reported; a run of another recipe is refused unless --fresh moves it aside. For several processes, start it
     with `accelerate launch -m guerdon train RECIPE` or `torchrun --no-python --nproc_per_node 2 guerdon train RECIPE`.
     """
-    from guerdon.train import denoising, language, progress
-    from guerdon.train import recipe as recipes
+    from guerdon.train import denoising, language, progress, recipe as recipes
     from guerdon.train.distributed import is_main_process
 
     changes = [*(set_ or []), *([f"steps={steps}"] if steps is not None else [])]

@@ -14,8 +14,7 @@ from jaxtyping import Bool
 
 from guerdon.core.context import Context
 from guerdon.core.errors import GuerdonError, MissingInput, nearest
-from guerdon.core.protocols import Lane as LaneName
-from guerdon.core.protocols import Leaf, Reward
+from guerdon.core.protocols import Lane as LaneName, Leaf, Reward
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.engine.aio import AsyncLane

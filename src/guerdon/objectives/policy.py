@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from guerdon.objectives.aggregate import Aggregate
-from guerdon.objectives.aggregate import denominator as denominator_of
+from guerdon.objectives.aggregate import Aggregate, denominator as denominator_of
 from guerdon.objectives.clip import Rule, ppo
 from guerdon.objectives.ratio import Ratio, importance_ratio, safe_exp
 

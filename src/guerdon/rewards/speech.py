@@ -141,8 +141,7 @@ def pesq(
 
     Source: ITU-T P.862.2, by pesq.
     """
-    from pesq import PesqError
-    from pesq import pesq as measured
+    from pesq import PesqError, pesq as measured
 
     mine, reference, problem = _pair(wave, clean)
     if problem is not None:

@@ -19,8 +19,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from guerdon.core.errors import GuerdonError
-from guerdon.sandbox import filter as calls
-from guerdon.sandbox import inside
+from guerdon.sandbox import filter as calls, inside
 
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8", "PYTHONUTF8": "1",

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from guerdon.algebra import Reward
 from guerdon.core.errors import GuerdonError, TooManyAbstentions
 from guerdon.engine import Engine
-from guerdon.train import checkpoint as checkpoints
-from guerdon.train import report
+from guerdon.train import checkpoint as checkpoints, report
 from guerdon.train.checkpoint import Checkpoint, trainable_state
 from guerdon.train.distributed import on_main
 from guerdon.train.memory import peak_rss_mib

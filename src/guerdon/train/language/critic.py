@@ -13,8 +13,7 @@ from guerdon.core.coerce import coerce
 from guerdon.core.errors import RecipeError
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
-from guerdon.objectives import Critic as Head
-from guerdon.objectives import clipped_value_loss
+from guerdon.objectives import Critic as Head, clipped_value_loss
 from guerdon.train import crediting
 from guerdon.train.language.losses import Experience, teaches_critic
 from guerdon.train.language.policy import PolicyConfig, read

@@ -1,0 +1,1 @@
+from . import diversity as diversity, theory as theory
