@@ -13,7 +13,7 @@ from guerdon.core import Rollouts
 from guerdon.rewards import image
 from guerdon.train.denoising.denoiser import DenoiserConfig, DenoiserShape, build
 from guerdon.train.denoising.digits import DenoisingTeach, digits, teach
-from guerdon.train.denoising.pictures import data_url, diversity, nearest, sheet
+from guerdon.train.denoising.pictures import data_url, diversity, nearest, recognized, sheet
 from guerdon.train.denoising.recipe import Calibration, DenoisingEvaluation, DenoisingRecipe, DenoisingSampling
 from guerdon.train.report.pictures import SHEETS, pictures
 
@@ -41,6 +41,13 @@ def test_a_collapse_shows():
     first = {label: found[labels.index(label)] for label in set(labels)}
     assert diversity([first[label] for label in labels], labels) == pytest.approx(1.0, abs=1e-3)
     assert diversity(found, labels) > 2
+
+
+def test_a_picture_is_recognized_by_the_nearest_real_one_of_all():
+    black, grey, white = (np.full((4, 4), level, np.uint8) for level in (0, 153, 255))
+    real, labels = [black, white, white], ["0", "1", "1"]
+    assert recognized([black, grey, white, black], ["0", "0", "1", "1"], real, labels) == 0.5
+    assert recognized([grey], ["1"], real, labels) == 1.0
 
 
 def test_the_nearest_real_one_is_of_the_same_prompt():

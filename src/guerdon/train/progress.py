@@ -29,6 +29,7 @@ OTHERS = {
     "mean_length": 1,
     "vendi": 2,
     "nearest": 3,
+    "recognized": 3,
 }  # decimals of what stands beside the outcome, where it is measured
 
 

@@ -13,7 +13,7 @@ from guerdon.core.scores import Scores
 from guerdon.objectives.denoising import sample
 from guerdon.train.denoising.denoiser import Picture
 from guerdon.train.denoising.job import DenoisingJob, rollouts
-from guerdon.train.denoising.pictures import diversity, nearest, sheet
+from guerdon.train.denoising.pictures import diversity, nearest, recognized, sheet
 from guerdon.train.denoising.sampling import EVALUATION, finite, normals
 from guerdon.train.denoising.scoring import measured
 from guerdon.train.distributed import gather, on_main, share
@@ -66,6 +66,7 @@ def _judged(job: DenoisingJob, pictures: list[Picture], sound: np.ndarray[Any, A
     result["vendi"] = diversity(pictures, prompts)
     if job.real is not None:
         result["nearest"] = nearest(pictures, prompts, *job.real)
+        result["recognized"] = recognized(pictures, prompts, *job.real)
         result["vendi_real"] = _real_diversity(job, prompts)
     details = {"n": len(scores), "abstained": len(scores.abstained_rows) / len(scores)}
     job.run.save_pictures(job.step, sheet(pictures))

@@ -57,6 +57,15 @@ def nearest(pictures: Sequence[Any], prompts: Sequence[str], real: Sequence[Any]
     return float(torch.cat(distances).mean()) if distances else math.nan
 
 
+def recognized(pictures: Sequence[Any], prompts: Sequence[str], real: Sequence[Any], labels: Sequence[str]) -> float:
+    """The share of pictures whose nearest real one, of all prompts, is of their own.
+
+    A classifier in the reward is what the policy learns to please; this is another judge of the same.
+    """
+    closest = torch.cdist(vectors(pictures), vectors(real)).argmin(1).tolist()
+    return sum(labels[i] == prompt for i, prompt in zip(closest, prompts, strict=True)) / len(prompts)
+
+
 def data_url(picture: Any) -> str:
     """A picture as text, which `rewards.image.picture` reads and a page shows."""
     return f"data:image/png;base64,{base64.b64encode(_png(np.asarray(picture))).decode()}"

@@ -131,6 +131,7 @@ const OF_PICTURES = [
   { key: "reward", title: "Reward, evaluated", unit: "mean, 95 % interval", classes: "wide steps", interval: true },
   { key: "vendi", title: "Variety", unit: "Vendi score of a prompt's pictures", classes: "steps", beside: "vendi_real" },
   { key: "nearest", title: "Distance to real", unit: "to the nearest real picture of the prompt", classes: "steps" },
+  { key: "recognized", title: "Recognized", unit: "share nearest to a real picture of the prompt", classes: "steps", ceiling: 1 },
 ];
 
 /** What was measured, with its interval where there is one, at each evaluation. */

@@ -15,7 +15,7 @@ POINTS = 1000
 BINS = 40
 """Most bins of a histogram."""
 
-OF_PICTURES = ("reward", "vendi", "vendi_real", "nearest")
+OF_PICTURES = ("reward", "vendi", "vendi_real", "nearest", "recognized")
 """What only evaluations of a denoising policy have."""
 
 REASONS = 15
