@@ -59,7 +59,19 @@ class Composite(Reward):
         raise NotImplementedError
 
 
-def _all_valid(scores: Sequence[Scores]) -> Array:
+@dataclass(frozen=True, repr=False)
+class Weighted(Composite):
+    """A combination whose terms count by positive weights."""
+
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive_weights(self.weights, self.terms)
+
+
+def all_valid(scores: Sequence[Scores]) -> Array:
+    """The rows of which no score abstains."""
     valid = scores[0].valid
     for other in scores[1:]:
         valid = valid & other.valid
@@ -103,7 +115,7 @@ class Sum(Composite):
 
     def _values(self, scores: Sequence[Scores], context: Context) -> tuple[Array, Array]:
         values = sum(weight * s.read(0.0) for weight, s in zip(self.weights, scores, strict=True))
-        return values + self.bias, _all_valid(scores)
+        return values + self.bias, all_valid(scores)
 
 
 def add(first: Reward, second: Reward | float) -> Sum:
@@ -149,7 +161,7 @@ class Product(Composite):
         values = scores[0].read(0.0)
         for other in scores[1:]:
             values = values * other.read(0.0)
-        return values, _all_valid(scores)
+        return values, all_valid(scores)
 
 
 def product(*rewards: Reward) -> Product:
@@ -167,16 +179,13 @@ def product(*rewards: Reward) -> Product:
 
 
 @dataclass(frozen=True, repr=False)
-class Harmonic(Composite):
+class Harmonic(Weighted):
     """The weighted harmonic mean of rewards that are never negative."""
 
     keyword = "harmonic"
 
-    weights: tuple[float, ...] = ()
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive_weights(self.weights, self.terms)
         for term in self.terms:
             if term.range[0] < 0:
                 raise ValueError(
@@ -195,7 +204,7 @@ class Harmonic(Composite):
             values = s.read(1.0)
             zero = zero | (values == 0)
             inverse = inverse + weight / where(values == 0, 1.0, values)
-        return where(zero, 0.0, sum(self.weights) / inverse), _all_valid(scores)
+        return where(zero, 0.0, sum(self.weights) / inverse), all_valid(scores)
 
 
 def harmonic(*rewards: Reward, weights: Sequence[float] | None = None) -> Harmonic:
@@ -213,16 +222,10 @@ def harmonic(*rewards: Reward, weights: Sequence[float] | None = None) -> Harmon
 
 
 @dataclass(frozen=True, repr=False)
-class Available(Composite):
+class Available(Weighted):
     """The weighted sum of the terms that are there, scaled to the weight of all."""
 
     keyword = "available"
-
-    weights: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive_weights(self.weights, self.terms)
 
     @property
     def range(self) -> Range:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxtyping import Float
 
-from guerdon.algebra.combine import Composite, positive_weights, weights_of
+from guerdon.algebra.combine import Weighted, all_valid, positive_weights, weights_of
 from guerdon.algebra.expression import Reward
 from guerdon.core.arrays import Array, where
 from guerdon.core.context import Context
@@ -60,16 +60,10 @@ def signed_geometric_mean(
 
 
 @dataclass(frozen=True, repr=False)
-class Geometric(Composite):
+class Geometric(Weighted):
     """The signed, weighted geometric mean of rewards."""
 
     keyword = "geometric"
-
-    weights: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive_weights(self.weights, self.terms)
 
     @property
     def range(self) -> Range:
@@ -84,10 +78,7 @@ class Geometric(Composite):
         return math.prod(powers) if all(sizes) else 0.0
 
     def _values(self, scores: Sequence[Scores], context: Context) -> tuple[Array, Array]:
-        valid = scores[0].valid
-        for other in scores[1:]:
-            valid = valid & other.valid
-        return signed_geometric_mean([s.read(1.0) for s in scores], weights=self.weights), valid
+        return signed_geometric_mean([s.read(1.0) for s in scores], weights=self.weights), all_valid(scores)
 
 
 def geometric(*rewards: Reward, weights: Sequence[float] | None = None) -> Geometric:

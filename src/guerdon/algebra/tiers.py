@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from guerdon.algebra.combine import Composite, positive_weights
+from guerdon.algebra.combine import Weighted, positive_weights
 from guerdon.algebra.expression import Reward, expect_rewards
 from guerdon.core.arrays import Array, like, where
 from guerdon.core.context import Context
@@ -58,17 +58,15 @@ def default_weights(n: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, repr=False)
-class Tiers(Composite):
+class Tiers(Weighted):
     """The weighted sum of rewards up to the first that is not reached."""
 
     keyword = "tiers"
 
-    weights: tuple[float, ...] = ()
     above: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive_weights(self.weights, self.terms)
         if math.isnan(self.above):
             raise ValueError("above is a threshold, got nan")
 
