@@ -95,11 +95,15 @@ def test_a_checker_that_does_not_decide_abstains():
         outcomes("print(3)", ["12"], ["2"], checker=lambda *texts: 1 / 0)
 
 
-def test_a_checker_is_not_written_in_a_spec():
+def test_a_checker_is_named_in_a_spec_where_imports_are_allowed():
     leaf = code.stdin_tests(tolerance=1e-6, packages=("numpy",))
     assert spec.load(spec.dump(leaf)) == leaf
+    checked = code.stdin_tests(checker=divides)
+    assert spec.load(spec.dump(checked), allow_import=True) == checked
+    with pytest.raises(SpecError, match="--allow-import"):
+        spec.load(spec.dump(checked))
     with pytest.raises(SpecError, match="checker"):
-        spec.dump(code.stdin_tests(checker=divides))
+        spec.dump(code.stdin_tests(checker=lambda *texts: True))
 
 
 @pytest.mark.parametrize(

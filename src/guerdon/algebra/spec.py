@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -164,7 +165,9 @@ class _Loader:
 
     def _option(self, value: Any, annotation: Any, where: str) -> Any:
         """The value of an option; one that is a function, such as a judge, is named as parts are."""
-        if typing.get_origin(annotation) is Callable and isinstance(value, str):
+        union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+        kinds = typing.get_args(annotation) if union else (annotation,)
+        if isinstance(value, str) and str not in kinds and any(typing.get_origin(kind) is Callable for kind in kinds):
             return self._resolve(value, where)
         return coerce(value, annotation, where)
 
