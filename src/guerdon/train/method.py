@@ -7,7 +7,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, Literal
 
@@ -260,8 +260,9 @@ def _split(part: Part) -> tuple[Part, Data]:
     return (part.func, dict(part.keywords)) if isinstance(part, partial) else (part, {})
 
 
+@cache
 def _hints(function: Part) -> Data:
-    """Types of the options of a function."""
+    """Types of the options of a function; not to be changed, the next who asks is given the same."""
     hints = typing.get_type_hints(function)
     return {
         name: hints[name]

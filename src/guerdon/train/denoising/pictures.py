@@ -63,7 +63,7 @@ def recognized(pictures: Sequence[Any], prompts: Sequence[str], real: Sequence[A
     A classifier in the reward is what the policy learns to please; this is another judge of the same.
     """
     closest = torch.cdist(vectors(pictures), vectors(real)).argmin(1).tolist()
-    return sum(labels[i] == prompt for i, prompt in zip(closest, prompts, strict=True)) / len(prompts)
+    return float(np.mean([labels[i] == prompt for i, prompt in zip(closest, prompts, strict=True)]))
 
 
 def data_url(picture: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from guerdon.core.coerce import coerce
@@ -14,7 +15,7 @@ from guerdon.core.scores import Level
 from guerdon.train import chains
 from guerdon.train.denoising.denoiser import DenoiserConfig
 from guerdon.train.denoising.digits import DenoisingTeach
-from guerdon.train.method import Method, function_of, in_turn, options
+from guerdon.train.method import Method, Part, function_of, in_turn, options
 from guerdon.train.prompts import PromptsConfig
 from guerdon.train.recipe import Shared
 
@@ -199,10 +200,14 @@ def reads_potentials(method: Method) -> bool:
 
 def given(method: Method) -> tuple[str, ...]:
     """What the loop gives a method's objective: all that is no option of it, but what the loop does not have."""
-    parameters = inspect.signature(function_of(method.objective)).parameters.values()
-    chosen = options(method.objective)
-    free = [x for x in parameters if x.name not in chosen and x.kind is not x.VAR_KEYWORD]
-    return tuple(x.name for x in free if x.name in GIVEN or x.default is x.empty)
+    return _given(function_of(method.objective))
+
+
+@cache
+def _given(objective: Part) -> tuple[str, ...]:
+    chosen = options(objective)
+    free = [x for x in inspect.signature(objective).parameters.values() if x.name not in chosen]
+    return tuple(x.name for x in free if x.kind is not x.VAR_KEYWORD and (x.name in GIVEN or x.default is x.empty))
 
 
 def by_groups(method: Method) -> bool:
