@@ -92,6 +92,7 @@ def test_an_order_inside_brackets_comments_and_texts_is_not_the_results():
         "SELECT a FROM t WHERE b>1; DROP TABLE t",
         "PRAGMA writable_schema = 1",
         "SELECT load_extension('x')",
+        "SELECT a FROM t WHERE b > 1 AND 0 = (SELECT 0 FROM pragma_hard_heap_limit(1))",  # of the whole process
         "SELECT * FROM read_csv('/etc/passwd')",
         "COPY t TO '/tmp/guerdon_copied.csv'",
         "SET threads = 4",
