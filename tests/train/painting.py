@@ -25,7 +25,6 @@ TINY: dict[str, Any] = {
     "threads": 1,
     "device": "cpu",
 }
-CLOCKS = ("seconds", "steps_per_second")
 
 
 def merged(data, changes):
@@ -38,10 +37,6 @@ def merged(data, changes):
 
 def tiny(**changes):
     return recipes.from_data(merged(TINY, changes))
-
-
-def metrics(folder):
-    return [{k: v for k, v in record.items() if k not in CLOCKS} for record in Run(folder).metrics()]
 
 
 def weights(folder):

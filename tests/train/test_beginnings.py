@@ -7,9 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from stopping import equal, last, stopped
 
 from guerdon.core.errors import RecipeError
-from guerdon.train import checkpoint as checkpoints, presets
+from guerdon.train import presets
 from guerdon.train.language import loop
 from guerdon.train.language.generation import SamplingConfig, generate, uniforms
 from guerdon.train.language.learning import learn
@@ -126,20 +127,8 @@ def test_mrt_rollouts_go_on_or_stop_where_one_of_the_policy_s_own_was_cut(tiny, 
 def test_mrt_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path, monkeypatch):
     recipe = tiny(**MRT, steps=2)
     loop.train(recipe, tmp_path / "whole")
-    original = checkpoints.save
-
-    def dies(folder, checkpoint, **options):
-        original(folder, checkpoint, **options)
-        if checkpoint.step == 1 and folder.name == "checkpoints":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "save", dies)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(recipe, tmp_path / "stopped")
-    monkeypatch.setattr(checkpoints, "save", original)
-    loop.train(recipe, tmp_path / "stopped")
-    whole, stopped = (checkpoints.latest(tmp_path / x / "checkpoints")[0] for x in ("whole", "stopped"))
-    assert all(torch.equal(value, stopped.weights[name]) for name, value in whole.weights.items())
+    stopped(monkeypatch, loop.train, recipe, tmp_path / "stopped", after=1)
+    assert equal(*(last(tmp_path / name).weights for name in ("stopped", "whole")))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stopping import metrics
 
 from guerdon.algebra import Learned
 from guerdon.core import Rollouts, Scores, Spans, Tokens
@@ -405,11 +406,6 @@ def test_rollouts_are_kept_with_an_advantage_for_each_of_their_tokens(tiny, tmp_
     assert any(any(row) for row in sample["advantage"])
     assert any(not valid and not any(row) for valid, row in zip(sample["valid"], sample["advantage"], strict=True))
     assert (tmp_path / "run" / "report.html").exists()
-
-
-def metrics(folder):
-    clocks = ("seconds", "tokens_per_second")
-    return [{k: v for k, v in record.items() if k not in clocks} for record in Run(folder).metrics()]
 
 
 def test_a_run_by_tokens_with_a_filter_goes_on_bit_for_bit(tiny, tmp_path, halves):

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from stopping import equal, last, metrics, stopped
 
 from guerdon.core.errors import RecipeError
 from guerdon.train import checkpoint as checkpoints
@@ -43,11 +44,6 @@ def beside(part, how):
 def samples(folder):
     """The kept rollouts of each step."""
     return [sample for _, sample in Run(folder).rollouts()]
-
-
-def metrics(folder):
-    clocks = ("seconds", "tokens_per_second")
-    return [{k: v for k, v in record.items() if k not in clocks} for record in Run(folder).metrics()]
 
 
 def steps_of(text):
@@ -127,28 +123,12 @@ def first(recipe):
     return checkpoints.Checkpoint(0, policy.state_dict(), {}, {}, {})
 
 
-def last(folder):
-    return checkpoints.latest(folder / "checkpoints")[0]
-
-
 def test_prime_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path, monkeypatch):
     recipe = tiny(**PRIME, steps=3)
     loop.train(recipe, tmp_path / "whole")
-    original = checkpoints.save
-
-    def dies(folder, checkpoint, **options):
-        original(folder, checkpoint, **options)
-        if checkpoint.step == 2 and folder.name == "checkpoints":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "save", dies)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(recipe, tmp_path / "stopped")
-    monkeypatch.setattr(checkpoints, "save", original)
-    loop.train(recipe, tmp_path / "stopped")
+    stopped(monkeypatch, loop.train, recipe, tmp_path / "stopped", after=2)
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
-    whole, stopped = last(tmp_path / "whole"), last(tmp_path / "stopped")
-    assert all(torch.equal(value, stopped.weights[name]) for name, value in whole.weights.items())
+    assert equal(*(last(tmp_path / name).weights for name in ("stopped", "whole")))
 
 
 def test_prime_says_before_any_work_which_part_of_the_reward_it_lacks(tiny):

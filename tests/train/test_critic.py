@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from stopping import equal, last, metrics, stopped
 
 from guerdon.algebra import Learned
 from guerdon.core import Rollouts, Scores, Spans, Tokens
@@ -252,38 +253,16 @@ def test_a_critic_learns_what_to_expect(recipe, tmp_path, own, shape):
     assert np.mean(errors[-5:]) < 0.5 * errors[0]
 
 
-class Killed(Exception):
-    pass
-
-
-def metrics(folder):
-    clocks = ("seconds", "tokens_per_second")
-    return [{k: v for k, v in record.items() if k not in clocks} for record in Run(folder).metrics()]
-
-
 @pytest.mark.parametrize("own", [False, True])
 def test_a_run_with_a_critic_goes_on_bit_for_bit(recipe, tmp_path, monkeypatch, own, shape):
     model = {"from_config": shape} if own else None
     of = recipe(steps=5, critic={"model": model}, batch={"passes": 2}, optimizer={"schedule": "linear"})
     loop.train(of, tmp_path / "whole")
-    step = loop._step
-
-    def dies(job):
-        if job.step == 3:
-            raise Killed
-        return step(job)
-
-    monkeypatch.setattr(loop, "_step", dies)
-    with pytest.raises(Killed):
-        loop.train(of, tmp_path / "stopped")
-    monkeypatch.setattr(loop, "_step", step)
-    loop.train(of, tmp_path / "stopped")
+    stopped(monkeypatch, loop.train, of, tmp_path / "stopped", after=3)
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
-    ends = [checkpoints.latest(tmp_path / name / "checkpoints")[0] for name in ("stopped", "whole")]
-    assert all(torch.equal(value, ends[1].weights[name]) for name, value in ends[0].weights.items())
-    a, b = (end.critic["weights"] for end in ends)
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    ends = [last(tmp_path / name) for name in ("stopped", "whole")]
+    assert equal(*(end.weights for end in ends))
+    assert equal(*(end.critic["weights"] for end in ends))
 
 
 def test_a_critic_of_other_tokens_is_refused(recipe, tmp_path, shape):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from stopping import equal, last, metrics, stopped
 
 from guerdon.core import Context
 from guerdon.core.errors import RecipeError
@@ -53,32 +54,6 @@ def staged(tiny, kinds):
     return build
 
 
-def killed_after(step, monkeypatch, recipe, folder):
-    """A run that dies once a step is kept, and is gone on with."""
-    original = checkpoints.save
-
-    def dies(place, checkpoint, **options):
-        original(place, checkpoint, **options)
-        if checkpoint.step == step and place.name == "checkpoints":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "save", dies)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(recipe, folder)
-    monkeypatch.setattr(checkpoints, "save", original)
-    loop.train(recipe, folder)
-
-
-def metrics(folder):
-    clocks = ("seconds", "tokens_per_second")
-    return [{k: v for k, v in record.items() if k not in clocks} for record in Run(folder).metrics()]
-
-
-def alike(one, other):
-    first, second = (checkpoints.latest(x / "checkpoints")[0] for x in (one, other))
-    return all(torch.equal(value, second.weights[name]) for name, value in first.weights.items())
-
-
 # Stages.
 
 
@@ -105,9 +80,9 @@ def test_a_run_in_stages_goes_on_bit_for_bit(staged, tmp_path, monkeypatch):
     loop.train(recipe, tmp_path / "whole")
     asked = [{len(p.split("+")) for p in sample["prompt"]} for _, sample in Run(tmp_path / "whole").rollouts()]
     assert asked == [{1}, {1}, {2}, {2}, {2}]
-    killed_after(3, monkeypatch, recipe, tmp_path / "stopped")
+    stopped(monkeypatch, loop.train, recipe, tmp_path / "stopped", after=3)
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
-    assert alike(tmp_path / "stopped", tmp_path / "whole")
+    assert equal(last(tmp_path / "stopped").weights, last(tmp_path / "whole").weights)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +140,9 @@ def test_rounds_go_on_in_one_order_and_their_pace_is_learned(tiny, tmp_path, mon
     assert any(record["rounds"] > 1 for record in records)
     own = Prompts(recipe.prompts, seed=recipe.seed)
     assert drawn == [row["prompt"] for row in own.draw(0, len(drawn))]
-    killed_after(2, monkeypatch, recipe, tmp_path / "stopped")
+    stopped(monkeypatch, loop.train, recipe, tmp_path / "stopped", after=2)
     assert metrics(tmp_path / "stopped") == records
-    assert alike(tmp_path / "stopped", tmp_path / "whole")
+    assert equal(last(tmp_path / "stopped").weights, last(tmp_path / "whole").weights)
 
 
 # Filters of rollouts, and of prompts that nothing replaces.

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from painting import TINY, brightness, job_of, metrics, tiny, weights
+from painting import TINY, brightness, job_of, tiny, weights
+from stopping import metrics
 
 from guerdon.algebra import reward
 from guerdon.core import Scores

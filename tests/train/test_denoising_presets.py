@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from painting import brightness, job_of, metrics, tiny, weights
+from painting import brightness, job_of, tiny, weights
+from stopping import metrics, stopped
 
 from guerdon.algebra import reward
 from guerdon.core import Scores
@@ -75,18 +76,7 @@ def test_dense_grpo_calibrates_the_noise_of_each_step_by_what_it_gained(tmp_path
 def test_calibrated_noise_survives_a_kill_bit_for_bit(tmp_path, monkeypatch):
     recipe = tiny(method={"preset": "dense_grpo"}, sampling={"calibration": {}}, steps=3, keep={"checkpoint_every": 1})
     train(recipe, tmp_path / "whole")
-    step = loop._step
-
-    def killed(job):
-        if job.step == 2:
-            raise KeyboardInterrupt
-        return step(job)
-
-    monkeypatch.setattr(loop, "_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "killed")
-    monkeypatch.setattr(loop, "_step", step)
-    train(recipe, tmp_path / "killed")
+    stopped(monkeypatch, train, recipe, tmp_path / "killed", after=2)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     first, second = weights(tmp_path / "killed"), weights(tmp_path / "whole")
     assert all(torch.equal(first[name], second[name]) for name in second)

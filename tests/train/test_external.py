@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from stopping import metrics, stopped
 
 from guerdon.core.errors import RecipeError
 from guerdon.train.language import collecting, loop
@@ -106,27 +107,9 @@ def test_empty_texts_are_no_completions():
     assert completions({"prompt": "", "said": ""}, "said") == []
 
 
-class Killed(Exception):
-    pass
-
-
 def test_a_run_with_drawn_completions_goes_on_bit_for_bit(recipe, tmp_path, monkeypatch):
-    clocks = ("seconds", "tokens_per_second")
-    of, step = recipe(steps=4), loop._step
+    of = recipe(steps=4)
     loop.train(of, tmp_path / "whole")
 
-    def dies(job):
-        if job.step == 2:
-            raise Killed
-        return step(job)
-
-    monkeypatch.setattr(loop, "_step", dies)
-    with pytest.raises(Killed):
-        loop.train(of, tmp_path / "stopped")
-    monkeypatch.setattr(loop, "_step", step)
-    loop.train(of, tmp_path / "stopped")
-    whole, stopped = (
-        [{k: v for k, v in record.items() if k not in clocks} for record in Run(tmp_path / name).metrics()]
-        for name in ("whole", "stopped")
-    )
-    assert whole == stopped
+    stopped(monkeypatch, loop.train, of, tmp_path / "stopped", after=2)
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from stopping import metrics
 
 from guerdon.algebra import Learned
 from guerdon.core import Scores
@@ -20,12 +21,6 @@ from guerdon.train.language.policy import borrowed, build
 from guerdon.train.prompts import Prompts, PromptsConfig
 from guerdon.train.recipe import Evaluation, Recipe
 from guerdon.train.run import Run
-
-CLOCKS = ("seconds", "tokens_per_second")
-
-
-def metrics(folder):
-    return [{k: v for k, v in record.items() if k not in CLOCKS} for record in Run(folder).metrics()]
 
 
 def weights(folder):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from stopping import stopped
 from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -15,7 +16,6 @@ from guerdon.core.errors import GuerdonError, MissingInput, RecipeError
 from guerdon.credit import spread
 from guerdon.models import flow_deviation, flow_reward, implicit_reward
 from guerdon.rewards import likelihood, probe
-from guerdon.train import checkpoint as checkpoints
 from guerdon.train.language.loop import train
 from guerdon.train.language.models import LanguageModel
 from guerdon.train.language.policy import ModelShape, PolicyConfig, build
@@ -542,18 +542,7 @@ def test_prime_learns_in_a_run_and_a_stopped_run_goes_on(tiny, tmp_path, monkeyp
     assert learned[0] == pytest.approx(0.0, abs=1e-6)
     assert abs(learned[-1]) > 1e-5
     assert whole[0]["models.implicit_reward/loss"] == pytest.approx(math.log(2), abs=1e-4)
-    original = checkpoints.save
-
-    def dies(folder, checkpoint, **options):
-        original(folder, checkpoint, **options)
-        if checkpoint.step == 2 and folder.name == "checkpoints":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "save", dies)
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "stopped")
-    monkeypatch.setattr(checkpoints, "save", original)
-    train(recipe, tmp_path / "stopped")
+    stopped(monkeypatch, train, recipe, tmp_path / "stopped", after=2)
     assert lines(tmp_path / "stopped") == whole
 
 

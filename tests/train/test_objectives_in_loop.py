@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from stopping import metrics
 
 from guerdon.core import Rollouts, Scores, Tokens
 from guerdon.core.errors import RecipeError
@@ -372,11 +373,6 @@ def learned(monkeypatch):
 
     monkeypatch.setattr(loop, "learn", watch)
     return seen
-
-
-def metrics(folder):
-    clocks = ("seconds", "tokens_per_second")
-    return [{k: v for k, v in record.items() if k not in clocks} for record in Run(folder).metrics()]
 
 
 @pytest.mark.parametrize("preset", ["real", "drpo", "balance", "opd", "exopd", "aligndistil"])

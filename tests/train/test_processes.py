@@ -9,16 +9,12 @@ import time
 
 import pytest
 import torch
+from stopping import metrics
 
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train.run import Run
 
-CLOCKS = ("seconds", "tokens_per_second", "steps_per_second")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def metrics(folder):
-    return [{k: v for k, v in record.items() if k not in CLOCKS} for record in Run(folder).metrics()]
 
 
 def guerdon(*arguments, cwd):

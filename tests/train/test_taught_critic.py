@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from stopping import equal, last, metrics, stopped
 
 from guerdon.core import Rollouts, Scores, Tokens
 from guerdon.objectives import dueling, recovered_rewards
@@ -330,15 +331,6 @@ def test_only_the_values_are_fitted_at_first(b_coder, tmp_path):
     assert len(set(bias)) == 4
 
 
-class Killed(Exception):
-    pass
-
-
-def metrics(folder):
-    clocks = ("seconds", "tokens_per_second")
-    return [{k: v for k, v in record.items() if k not in clocks} for record in Run(folder).metrics()]
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_run_that_teaches_a_critic_goes_on_bit_for_bit(b_coder, small, tmp_path, monkeypatch, preset):
     of = b_coder(warmup=1, steps=4)
@@ -348,19 +340,8 @@ def test_a_run_that_teaches_a_critic_goes_on_bit_for_bit(b_coder, small, tmp_pat
             preset, rows, critic={"hidden": [4], "learning_rate": 0.05, "warmup": 1}, batch={"prompts": 2}, steps=4
         )
     loop.train(of, tmp_path / "whole")
-    step = loop._step
-
-    def dies(job):
-        if job.step == 2:
-            raise Killed
-        return step(job)
-
-    monkeypatch.setattr(loop, "_step", dies)
-    with pytest.raises(Killed):
-        loop.train(of, tmp_path / "stopped")
-    monkeypatch.setattr(loop, "_step", step)
-    loop.train(of, tmp_path / "stopped")
+    stopped(monkeypatch, loop.train, of, tmp_path / "stopped", after=2)
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
-    ends = [checkpoints.latest(tmp_path / name / "checkpoints")[0] for name in ("stopped", "whole")]
-    assert all(torch.equal(value, ends[1].weights[name]) for name, value in ends[0].weights.items())
-    assert all(torch.equal(value, ends[1].critic["weights"][name]) for name, value in ends[0].critic["weights"].items())
+    ends = [last(tmp_path / name) for name in ("stopped", "whole")]
+    assert equal(*(end.weights for end in ends))
+    assert equal(*(end.critic["weights"] for end in ends))
