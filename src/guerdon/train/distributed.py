@@ -44,6 +44,15 @@ def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
     return outcome[0]  # type: ignore[no-any-return]
 
 
+def leave() -> None:
+    """Leave the group of processes, if this one is in any.
+
+    A process that ends while it is in one may abort in a thread of the group's, and its run is then taken for failed.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def gather(accelerator: Accelerator, mine: T) -> list[T]:
     """One object from each process, in the order of their ranks; on every process."""
     if accelerator.num_processes == 1:

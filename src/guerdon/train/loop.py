@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from guerdon.core.errors import GuerdonError, TooManyAbstentions
 from guerdon.engine import Engine
 from guerdon.train import checkpoint as checkpoints, report
 from guerdon.train.checkpoint import Checkpoint, trainable_state
-from guerdon.train.distributed import on_main
+from guerdon.train.distributed import leave, on_main
 from guerdon.train.memory import peak_rss_mib
 from guerdon.train.method import Method
 from guerdon.train.progress import line, ticker
@@ -139,6 +140,7 @@ def conduct(loop: Loop[J], recipe: Any, folder: Path | None, *, fresh: bool, con
             save(job)
             raise
         summary = _end(loop, job)
+    atexit.register(leave)  # not at once: another run may follow in this process; nor after an error, where it may wait
     if trackers:
         accelerator.end_training()
     return summary
