@@ -1,6 +1,6 @@
 """How much faster a scoring is whose scores are in the cache; prints one line of JSON.
 
-    python benchmarks/score_cache.py [--rows 2000] [--milliseconds 5] [--workers 2] [--lane process]
+    python benchmarks/score_cache.py [--rows 2000] [--milliseconds 5] [--workers 2] [--lane process|async|batch]
 
 The same rows are scored twice, by two engines that share a cache and nothing else. Each row takes the given
 time and has some evidence. Both times count from the call to the scores, starting workers included.
@@ -60,7 +60,9 @@ class Slow:
         pass
 
     def measure(self, rollouts: Rollouts, context: Any) -> Scores:
-        raise NotImplementedError("is evaluated row by row")
+        time.sleep(self.seconds * len(rollouts))
+        values, details = zip(*map(outcome, rollouts.column("completion")), strict=True)
+        return Scores(np.array(values), details={name: [found[name] for found in details] for name in details[0]})
 
 
 def outcome(completion: str) -> tuple[float, dict[str, Any]]:
@@ -72,7 +74,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--milliseconds", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--lane", choices=["process", "async"], default="process")
+    parser.add_argument("--lane", choices=["process", "async", "batch"], default="process")
     options = parser.parse_args()
     n, leaf = options.rows, Slow(options.milliseconds / 1000, options.lane)
     rollouts = Rollouts([""] * n, [f"{COMPLETION}{i}" for i in range(n)])

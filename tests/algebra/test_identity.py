@@ -124,6 +124,43 @@ def test_what_reads_more_than_columns_has_none(of_mine):
     assert module.counted().identity() is None
 
 
+def test_a_class_that_is_given_whole_rollouts_has_none_unless_it_says_what_it_reads():
+    assert Whole("here").identity() is None
+    assert Declared("here").identity() == "here, of completions"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_function_that_an_option_names_counts_with_its_code(nested, of_mine):
+    judge = textwrap.dedent(PART) + "from typing import Any\n@reward(range=(0, 1))\ndef by(completion, *, rule: Any):\n"
+    judge += "    return 1.0\n"
+
+    def known():
+        rule = importlib.import_module("of_mine.aside").rule
+        return module.by(rule=[rule] if nested else rule).identity()
+
+    module = of_mine(judge=judge, aside="def rule(text): return 1\n")
+    first = known()
+    module = of_mine(judge=judge, aside="def rule(text): return 1\n")
+    assert known() == first is not None
+    module = of_mine(judge=judge, aside="def rule(text): return 2\n")
+    assert known() != first
+
+
+def test_files_that_an_option_names_count_and_those_in_a_folder(tmp_path, of_mine):
+    judge = textwrap.dedent(PART) + "@reward(range=(0, 1))\ndef by(completion, *, where: str):\n    return 1.0\n"
+    module = of_mine(judge=judge)
+    weights = tmp_path / "encoder" / "weights.bin"
+    weights.parent.mkdir()
+    weights.write_bytes(b"first")
+    for where in (str(weights), str(weights.parent)):
+        first = module.by(where=where).identity()
+        assert module.by(where=where).identity() == first is not None
+        weights.write_bytes(weights.read_bytes() + b", and more")
+        assert module.by(where=where).identity() != first
+    assert module.by(where="").identity() == module.by(where="").identity() is not None
+    assert module.by(where="no/such/file").identity() is not None
+
+
 def test_what_nothing_can_import_or_write_down_has_none():
     @reward(range=(0, 1))
     def local(completion):
@@ -144,10 +181,26 @@ class Client(Leaf):
 
 
 @dataclass(frozen=True)
+class Whole(Leaf):
+    """A leaf that is given whole rollouts, and may read any of their columns."""
+
+    where: str
+    range = (0.0, 1.0)
+
+
+class Declared(Whole):
+    """One that says what it reads."""
+
+    def identity(self):
+        return f"{self.where}, of completions"
+
+
+@dataclass(frozen=True)
 class Trained(Learned):
     """A leaf whose weights change."""
 
     weights: str
+    lane = "async"
     range = (0.0, 1.0)
 
     @property

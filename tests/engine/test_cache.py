@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 
-from guerdon.core import Abstain
+from guerdon.core import Abstain, Scores
 from guerdon.engine import Engine, cache, recall, score
 from guerdon.engine.cache import default_path, packed
 from guerdon.engine.canonical import canonical
@@ -397,10 +398,95 @@ def test_a_coroutine_that_changes_its_columns_is_known_by_what_it_was_given(leaf
 
 
 @pytest.mark.usefixtures("every_unit_is_costly")
-def test_the_context_and_the_batch_lane_are_never_looked_up(leaf, batch, measure, path):
+def test_the_context_is_never_looked_up(leaf, batch, measure, path):
     measure(leaf(lambda number, context: 1.0, reads=("number", "context"), known_as="context"), batch(3))
-    measure(leaf(lambda rollouts, context: [1.0], lane="batch", known_as="batch"), batch(3))
     assert rows(path) == []
+
+
+# Leaves that measure all rows at once
+
+
+@pytest.mark.parametrize("deadline", [None, 60.0])
+@pytest.mark.parametrize("tensor", [False, True])
+def test_rows_that_were_measured_together_are_known_one_by_one(leaf, batch, measure, tensor, deadline):
+    """Also those that were not asked for at first; in float32 a number is what it was, and not its double."""
+    seen = []
+
+    def encode(rollouts, context):
+        numbers = rollouts.column("number")
+        seen.append(list(numbers))
+        time.sleep(SLOW * len(numbers))
+        values = np.array(numbers, np.float32) / 3
+        details = {"note": [f"of {number}" if number % 2 else None for number in numbers]}
+        kept = [number % 7 != 6 for number in numbers]
+        reasons = {i: "it is a 6" for i, there in enumerate(kept) if not there}
+        return Scores(torch.as_tensor(values) if tensor else values, valid=kept, reasons=reasons, details=details)
+
+    part = leaf(encode, lane="batch", known_as="encode", deadline=deadline)
+    first = measure(part, batch(5, number=[3, 6, 9, 1, 4]))
+    second = measure(part, batch(6, number=[4, 8, 6, 3, 1, 9]))
+    assert seen == [[3, 6, 9, 1, 4], [8, 6]]  # what abstained is asked again
+    assert second.read(fill=-1).tolist() == [float(np.float32(n) / 3) if n != 6 else -1 for n in (4, 8, 6, 3, 1, 9)]
+    assert second.read(fill=-1)[[3, 5, 4, 0]].tolist() == first.read(fill=-1)[[0, 2, 3, 4]].tolist()
+    assert second.details["note"] == [None, None, None, "of 3", "of 1", "of 9"]
+    assert second.reasons == {2: "it is a 6"}
+    assert type(first.read(0.0)) is type(second.read(0.0)) is np.ndarray
+
+
+@pytest.mark.usefixtures("every_unit_is_costly")
+@pytest.mark.parametrize(
+    ("options", "give"),
+    [
+        ({"differentiable": True}, lambda n: Scores(torch.ones(n, requires_grad=True))),
+        ({"level": "step"}, lambda n: Scores(np.ones((n, 2)))),
+        ({"unit": "batch", "scope": "batch"}, lambda n: Scores(np.ones(n))),
+        ({}, lambda n: Scores(np.ones(n), parts={"half": Scores(np.ones(n))})),
+    ],
+    ids=["gradients", "steps", "batch", "parts"],
+)
+def test_more_than_a_number_of_each_row_is_not_kept(leaf, batch, measure, path, options, give):
+    part = leaf(lambda rollouts, context: give(len(rollouts)), lane="batch", known_as="more", **options)
+    first, second = (measure(part, batch(3)) for _ in range(2))
+    assert not path.exists() or rows(path) == []
+    assert second.read(0.0).sum() == first.read(0.0).sum() > 0
+    assert second.parts.keys() == first.parts.keys()
+
+
+def test_rows_that_cost_little_each_are_not_kept_however_many(leaf, batch, measure, path):
+    def quick(rollouts, context):
+        time.sleep(10 * SLOW)
+        return Scores(np.ones(len(rollouts)))
+
+    measure(leaf(quick, lane="batch", known_as="quick"), batch(200))
+    assert rows(path) == []
+
+
+def test_a_batch_leaf_that_fails_says_nothing_of_what_it_costs(leaf, batch, measure, path):
+    def fail(rollouts, context):
+        time.sleep(SLOW * len(rollouts))
+        raise ValueError("no such encoder")
+
+    measure(leaf(fail, lane="batch", known_as="fails"), batch(3))
+    assert rows(path) == rows(path, "cost") == []
+
+
+def test_other_lanes_work_while_a_batch_leaf_does(leaf, batch, path):
+    """The process lane has begun, and is waited for after what runs here."""
+    begun = []
+
+    def slow(number):
+        time.sleep(0.2)
+        return 1.0
+
+    def here(rollouts, context):
+        begun.append(time.monotonic())
+        return Scores(np.ones(len(rollouts)))
+
+    with Engine(workers=1, cache=path) as engine:
+        leaves = [leaf(slow, known_as="slow"), leaf(here, lane="batch", known_as="here")]
+        start = time.monotonic()
+        engine.measure({part: np.ones(3, bool) for part in leaves}, batch(3))
+    assert begun[0] - start < 0.5 * (time.monotonic() - start)
 
 
 # Where it is kept

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from hashlib import sha256
 from importlib import metadata
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import guerdon
 from guerdon.algebra.function import FunctionLeaf
@@ -40,10 +41,13 @@ def identity(leaf: Leaf) -> str | None:
     """A text that changes with a leaf's options, weights and code; None for a leaf that none can stand for.
 
     That is one that is no spec (it holds a lambda or an open client, or is defined in a script or a
-    notebook), or reads more than columns (the context, tokens, a model). The code is guerdon's, with the
-    versions of the libraries it uses, and for a part from elsewhere its module with all modules that this
-    imports, libraries by their version. What is edited after a process has begun to use it does not
-    count in that process until it is reloaded; what a part finds in files or on servers never does.
+    notebook), or reads more than columns (the context, tokens, a model); also a class in the batch lane,
+    which is given whole rollouts, unless it says itself what it reads by a method `identity` of its own.
+    The code is guerdon's, with the versions of the libraries it uses, and for a part or an option from
+    elsewhere its module with all modules that this imports, libraries by their version. What is edited
+    after a process has begun to use it does not count in that process until it is reloaded. Of files, those
+    that an option names count, and those in a folder that it names, by their size and time; what else a
+    part finds in files or on servers never does.
 
     >>> from guerdon.rewards import math
     >>> identity(math.answer(tolerance=1e-6)) == identity(math.answer(tolerance=1e-3))
@@ -51,25 +55,51 @@ def identity(leaf: Leaf) -> str | None:
     """
     if leaf.requires - set(leaf.reads) or {"context", "rollouts"} & set(leaf.reads):
         return None
+    options: dict[str, Any] = leaf.options if isinstance(leaf, FunctionLeaf) else {}
+    part = leaf.factory.function if isinstance(leaf, FunctionLeaf) else type(leaf)
+    if leaf.lane == "batch" and isinstance(part, type):
+        return None
     try:
-        spec = dump(leaf)
-        part = leaf.factory.function if isinstance(leaf, FunctionLeaf) else type(leaf)
-        return repr((spec, leaf.version if isinstance(leaf, Learned) else None, _code(part.__module__)))
+        spec, version = dump(leaf), leaf.version if isinstance(leaf, Learned) else None
+        modules = {one.__module__ for one in (part, *_functions(options))}
+        return repr((spec, version, _code(modules), list(_files(options))))
     except (SpecError, OSError):
         return None
 
 
-def _code(part: str) -> list[str]:
-    """Digests and versions of all the code that the module of a part stands on."""
+def _functions(option: Any) -> Iterator[Callable[..., Any]]:
+    """The functions in an option."""
+    if inspect.isfunction(option):
+        yield option
+    elif isinstance(option, Mapping | list | tuple):
+        for one in option.values() if isinstance(option, Mapping) else option:
+            yield from _functions(one)
+
+
+def _files(option: Any) -> Iterator[tuple[str, int, int]]:
+    """The files that an option names, and those in a folder that it names: path, size and time."""
+    if isinstance(option, Mapping | list | tuple):
+        for one in option.values() if isinstance(option, Mapping) else option:
+            yield from _files(one)
+    elif isinstance(option, str | Path) and len(str(option)) < 4096 and "\0" not in str(option):
+        path = Path(option)
+        for file in sorted(path.iterdir()) if str(option) and path.is_dir() else [path]:
+            if file.is_file():
+                state = file.stat()
+                yield str(file), state.st_size, state.st_mtime_ns
+
+
+def _code(parts: set[str]) -> list[str]:
+    """Digests and versions of all the code that the modules of some parts stand on."""
     libraries = {guerdon.__name__: _guerdon()}
     own: dict[str, str] = {}
-    ahead = [] if part.startswith("guerdon.") else [part]
+    ahead = sorted(part for part in parts if not part.startswith("guerdon."))
     while ahead:
         name = ahead.pop()
         top = name.partition(".")[0]
         if top in libraries or name in own:
             continue
-        if name != part and _is_library(top):
+        if name not in parts and _is_library(top):
             libraries[top] = f"{top} {_version(top)}"
         elif (spec := _spec(name)) is not None and spec.has_location:
             source = _source(name, spec)

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from guerdon.core.arrays import is_tensor, like
 from guerdon.core.scores import Scores
 from guerdon.core.spans import Spans
-from guerdon.engine.lane import Running, Task
+from guerdon.engine.lane import Task
 from guerdon.engine.outcome import abstentions, explain, judge_scores, late
 
 
@@ -26,7 +26,7 @@ class BatchLane:
     def __init__(self) -> None:
         self._abandoned: list[threading.Thread] = []
 
-    def start(self, task: Task) -> Running:
+    def start(self, task: Task) -> Inline | Timed:
         """Begin, if the leaf has a thread of its own."""
         return Inline(task) if task.leaf.deadline is None else Timed(task, self._abandoned)
 
@@ -39,10 +39,12 @@ class Inline:
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        self.cost = 0.0  # see `_measured`
 
     def scores(self) -> Scores:
         """Measure now."""
-        return _measured(self._task, Exception, SystemExit)  # Ctrl-C on this thread is the user's
+        scores, self.cost = _measured(self._task, Exception, SystemExit)  # Ctrl-C on this thread is the user's
+        return scores
 
     def cancel(self) -> None:
         """Nothing runs before it is asked for."""
@@ -54,7 +56,7 @@ class Timed:
     def __init__(self, task: Task, abandoned: list[threading.Thread]) -> None:
         self._task, self._abandoned = task, abandoned
         self._result: Scores | None = None
-        self._seconds = 0.0
+        self._seconds = self.cost = 0.0
         self._ambient = _ambient()
         self._thread = threading.Thread(target=self._run, name=f"guerdon-batch-{task.leaf.name}", daemon=True)
         self._began = time.monotonic()
@@ -78,7 +80,7 @@ class Timed:
 
     def _run(self) -> None:
         with self._ambient():
-            result = _measured(self._task, BaseException)
+            result, self.cost = _measured(self._task, BaseException)
         self._seconds, self._result = time.monotonic() - self._began, result
 
 
@@ -109,14 +111,17 @@ def spread(scores: Scores, rows: Int[np.ndarray[Any, Any], "m"], n: int) -> Scor
     )
 
 
-def _measured(task: Task, *failures: type[BaseException]) -> Scores:
+def _measured(task: Task, *failures: type[BaseException]) -> tuple[Scores, float]:
+    """The scores of a task, and the seconds that a row took in the mean; 0 if it failed."""
     leaf, rows, n = task.leaf, task.rows, len(task.rollouts)
+    began, cost = time.monotonic(), 0.0
     try:
         rollouts = task.rollouts if len(rows) == n else task.rollouts.select(rows)
         scores = judge_scores(leaf.measure(rollouts, task.context.with_(rollouts=rollouts)), leaf, len(rows))
+        cost = (time.monotonic() - began) / len(rows)
     except failures as error:
         scores = abstentions(leaf.level, len(rows), explain(error))
-    return spread(scores, rows, n)
+    return spread(scores, rows, n), cost
 
 
 def _ambient() -> Callable[[], AbstractContextManager[Any]]:

@@ -22,9 +22,9 @@ from guerdon.engine.batch import BatchLane
 from guerdon.engine.cache import Cache, default_path
 from guerdon.engine.cluster import ClusterLane
 from guerdon.engine.lane import CLOSED, Lane, Task
-from guerdon.engine.measurement import Measurement
+from guerdon.engine.measurement import Measurement, in_process
 from guerdon.engine.process import ProcessLane
-from guerdon.engine.recall import CachedLane
+from guerdon.engine.recall import CachedLane, UnitLane
 from guerdon.engine.stream import MAX_BATCH, stream
 
 DEADLINE = 10.0
@@ -52,9 +52,11 @@ class Engine:
             this machine and ends with the engine. The other lanes stay in this process.
         cache: a file in which to keep the scores of units that cost more than a millisecond, and to look
             them up; True for this user's, `guerdon/scores.sqlite` in `XDG_CACHE_HOME` or `~/.cache`.
-            Processes and threads may share it. Kept are the process and async lanes' numbers and their
-            details, under the leaf's `identity`: not abstentions, which are tried again, and not what a
-            lambda, a script or a notebook defines. A leaf that draws at random repeats what it drew.
+            Processes and threads may share it. Kept are numbers and their details, under the leaf's
+            `identity`, of leaves that read columns and nothing else, whose rows have one score each: not
+            abstentions, which are tried again, not what a lambda, a script or a notebook defines, and
+            nothing with gradients. A leaf that draws at random repeats what it drew, and one that reads rows
+            many at a time, what it made of a row among those that stood beside it.
 
     Raises:
         ValueError: if a number is not positive, or there is no such backend.
@@ -187,17 +189,17 @@ class Engine:
             self._open(self.workers)
         if self.closed:
             raise GuerdonError(CLOSED)
-        return self._lanes["batch" if leaf.differentiable else leaf.lane]
+        return self._lanes["batch" if in_process(leaf) else leaf.lane]
 
     def _open(self, workers: int | None) -> None:
         process, self.workers = _process_lane(self.backend, workers)
         self._process = os.getpid()
-        awaited = AsyncLane(self.concurrency)
+        lanes: dict[LaneName, UnitLane] = {
+            "process": process, "async": AsyncLane(self.concurrency), "batch": BatchLane()
+        }  # fmt: skip
         cache = None if self.cache is None else Cache(self.cache)
         self._lanes: dict[LaneName, Lane] = {
-            "process": process if cache is None else CachedLane(process, cache),
-            "async": awaited if cache is None else CachedLane(awaited, cache),
-            "batch": BatchLane(),
+            name: lane if cache is None else CachedLane(lane, cache) for name, lane in lanes.items()
         }
         self._finalizer = weakref.finalize(self, _close, list(self._lanes.values()), self._process)
 

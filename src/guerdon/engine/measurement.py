@@ -8,7 +8,6 @@ import numpy as np
 
 from guerdon.core.protocols import Leaf
 from guerdon.core.scores import Scores
-from guerdon.engine.batch import Inline
 from guerdon.engine.lane import Lane, Running, Task
 
 
@@ -27,7 +26,7 @@ class Measurement:
     def __init__(self, tasks: Mapping[Leaf, Task | None], n: int, lane: Callable[[Leaf], Lane]) -> None:
         self._tasks, self._n, self._lane = tasks, n, lane
         self._running: dict[Leaf, Running] = {}
-        self._start(leaf for leaf in tasks if leaf.lane != "batch" and not leaf.differentiable)
+        self._start(leaf for leaf in tasks if not in_process(leaf))
 
     def __len__(self) -> int:
         return self._n
@@ -37,7 +36,7 @@ class Measurement:
         self._start(leaf for leaf in self._tasks if leaf not in self._running)
         try:
             # What runs on this thread goes first: the rest is on its way meanwhile.
-            order = sorted(self._running, key=lambda leaf: not isinstance(self._running[leaf], Inline))
+            order = sorted(self._running, key=lambda leaf: not (in_process(leaf) and leaf.deadline is None))
             measured = {leaf: self._running[leaf].scores() for leaf in order}
         except BaseException:
             self.cancel()
@@ -58,6 +57,11 @@ class Measurement:
         except BaseException:
             self.cancel()
             raise
+
+
+def in_process(leaf: Leaf) -> bool:
+    """Whether a leaf is measured whole, in this process."""
+    return leaf.lane == "batch" or leaf.differentiable
 
 
 def _unasked(leaf: Leaf, n: int) -> Scores:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Int
 
+from guerdon.core.arrays import is_tensor, to_numpy
 from guerdon.core.scores import Scores
 from guerdon.engine.cache import KEY, Cache, packed
 from guerdon.engine.canonical import canonical
@@ -26,11 +27,11 @@ class Measuring(Running, Protocol):
 
     @property
     def cost(self) -> float:
-        """Mean seconds per unit, once the scores are there."""
+        """Mean seconds per unit, once the scores are there; 0 if nothing was measured."""
 
 
 class UnitLane(Protocol):
-    """A lane that measures unit by unit."""
+    """A lane whose work knows what it costs."""
 
     def start(self, task: Task) -> Measuring:
         """As `Lane.start`."""
@@ -46,8 +47,10 @@ class CachedLane:
         self._lane, self._cache = lane, cache
 
     def start(self, task: Task) -> Running:
-        """Look up the task's units and begin the others."""
-        identity = task.leaf.identity()
+        """Look up the task's units and begin the others; gradients and scores of steps are not kept."""
+        leaf = task.leaf
+        kept = not leaf.differentiable and leaf.level == "rollout" and leaf.unit != "batch"
+        identity = leaf.identity() if kept else None
         return self._lane.start(task) if identity is None else Recalled(task, identity, self._lane, self._cache)
 
     def close(self) -> None:
@@ -85,8 +88,8 @@ class Recalled:
         if self._work is None:
             assert known is not None
             return known
-        measured = self._work.scores()
-        if self._work.cost > 0:
+        measured = _plain(self._work.scores())
+        if self._work.cost > 0 and not measured.parts:
             self._cache.learn(self._leaf, self._task.leaf.name, units, units * self._work.cost)
             if self._cache.pays(self._leaf):
                 self._keep(measured)
@@ -157,3 +160,11 @@ class Recalled:
         if len(units) == len(self._units):
             return self._units.rows
         return np.array([row for unit in units for row in self._units.rows_of(unit, unit + 1)], np.int64)
+
+
+def _plain(scores: Scores) -> Scores:
+    """Scores in the form in which they come from the cache, so that it makes no difference."""
+    if not is_tensor(scores.read(0.0)):
+        return scores
+    values, mask, valid = (to_numpy(array) for array in (scores.read(0.0), scores.mask, scores.valid))
+    return Scores(values, mask=mask, valid=valid, reasons=scores.reasons, details=scores.details, parts=scores.parts)
