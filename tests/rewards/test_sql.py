@@ -2,10 +2,13 @@
 
 import json
 import random
+import re
 import sqlite3
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -16,7 +19,7 @@ from guerdon.algebra import spec
 from guerdon.core.errors import Abstain
 from guerdon.core.rollouts import Rollouts
 from guerdon.rewards import sql
-from guerdon.rewards.sql.databases import Alarm
+from guerdon.rewards.sql.databases import Alarm, QueryFailed, opened
 from guerdon.rewards.sql.reading import ordered, query_in
 from guerdon.rewards.sql.results import difference
 
@@ -88,24 +91,57 @@ def test_an_order_inside_brackets_comments_and_texts_is_not_the_results():
         "DROP TABLE t",
         "CREATE TEMP TABLE x AS SELECT 1",
         "UPDATE t SET a = 0",
-        "ATTACH DATABASE '/tmp/guerdon_attached.db' AS x",
+        "ATTACH DATABASE '/tmp/guerdon_sql_attached.db' AS x",
         "SELECT a FROM t WHERE b>1; DROP TABLE t",
+        "SELECT a FROM t WHERE b>1; SELECT a FROM t WHERE b>1",
         "PRAGMA writable_schema = 1",
         "SELECT load_extension('x')",
         "SELECT a FROM t WHERE b > 1 AND 0 = (SELECT 0 FROM pragma_hard_heap_limit(1))",  # of the whole process
+        'SELECT * FROM "PRAGMA_hard_heap_limit"(1)',
+        "WITH old AS (SELECT 2) DELETE FROM t WHERE a IN old",
+        "WITH new AS (SELECT 9, 9) INSERT INTO t SELECT * FROM new",
         "SELECT * FROM read_csv('/etc/passwd')",
-        "COPY t TO '/tmp/guerdon_copied.csv'",
+        "COPY t TO '/tmp/guerdon_sql_copied.csv'",
         "SET threads = 4",
         "INSTALL httpfs",
-        "EXPORT DATABASE '/tmp/guerdon_exported'",
-        "VACUUM INTO '/tmp/guerdon_vacuumed.db'",
+        "EXPORT DATABASE '/tmp/guerdon_sql_exported'",
+        "VACUUM INTO '/tmp/guerdon_sql_vacuumed.db'",
     ],
 )
 def test_a_query_that_does_more_than_read_gets_the_floor_and_changes_nothing(system, hostile):
     found, details = score(hostile, system=system)
     assert found == 0.0
     assert details["reason"]
+    if system == "sqlite" and ("pragma" in hostile.lower() or "VACUUM" in hostile):
+        assert re.search("not authorized|authorization denied", details["reason"])
     assert score(GOLD, system=system)[0] == 1.0
+    assert not list(Path("/tmp").glob("guerdon_sql_*"))
+
+
+def test_settings_of_duckdb_are_locked():
+    database = opened(SHOP, "duckdb", "")
+    with pytest.raises(QueryFailed, match="locked"):
+        database.run("SELECT 1", 5.0, lambda width, pieces: database._connection.execute("SET threads = 2"))
+
+
+def test_a_view_is_no_way_to_a_pragma():
+    """Its name stands in the database, not in the query."""
+    shop = {**SHOP, "schema": SHOP["schema"] + " CREATE VIEW v AS SELECT name FROM pragma_table_info('t')"}
+    found, details = score("SELECT * FROM v", database=shop, system="sqlite")
+    assert (found, "not authorized" in details["reason"]) == (0.0, True)
+    assert score(GOLD, database=shop, system="sqlite")[0] == 1.0
+
+
+def test_threads_open_a_file_each_for_itself(shop_file):
+    system, path = shop_file
+    with ThreadPoolExecutor(3) as pool:
+        gate = threading.Barrier(3)
+
+        def judged(_):
+            gate.wait()
+            return score(GOLD, database=str(path), system=system)[0]
+
+        assert list(pool.map(judged, range(3))) == [1.0] * 3
 
 
 def test_files_are_open_for_reading_only(shop_file):

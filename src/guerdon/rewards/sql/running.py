@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from guerdon.algebra import reward
 from guerdon.core.errors import Abstain, MissingExtra
 from guerdon.core.parsing import Completion
-from guerdon.rewards.sql.databases import QueryFailed, System, fetched, opened
+from guerdon.rewards.sql.databases import QueryFailed, Rows, System, fetched, opened
 from guerdon.rewards.sql.reading import LONGEST, ordered, query_in, reference
 from guerdon.rewards.sql.results import difference
 
@@ -131,12 +131,14 @@ def compared(
     if not said or len(said) > LONGEST:
         return ("no query" if not said else f"more than {LONGEST} characters"), False
     keep = order == "keep" or (order == "as_asked" and ordered(wanted))
+
+    def unlike(columns: int, pieces: Iterator[Rows]) -> str | None:
+        if columns != width:
+            return f"gives {columns} columns, not {width}"
+        return difference(expected, pieces, ordered=keep, tolerance=tolerance)
+
     try:
-        with contextlib.closing(base.run(said, seconds)) as pieces:
-            (header,) = next(pieces)
-            if len(header) != width:
-                return f"gives {len(header)} columns, not {width}", True
-            return difference(expected, pieces, ordered=keep, tolerance=tolerance), True
+        return base.run(said, seconds, unlike), True
     except QueryFailed as error:
         return str(error), False
 
