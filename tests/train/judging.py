@@ -1,4 +1,54 @@
-"""Judges for recipes of the tests, by rule: what a user names with --allow-import."""
+"""Judges and rewards for recipes of the tests, by rule: what a user names with --allow-import."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from guerdon import Leaf, Learned, Scores
+
+
+@dataclass(frozen=True)
+class scheduled(Leaf):
+    """As many rollouts of a group are right as the prompt's column `results` has for the step; None: no score."""
+
+    name = "scheduled"
+    range = (0.0, 1.0)
+    reads = ("results",)
+
+    def measure(self, rollouts, context):
+        place = np.arange(len(rollouts)) - np.searchsorted(rollouts.groups, rollouts.groups)
+        entries = [row[context.step - 1] for row in rollouts.column("results")]
+        values = [None if right is None else float(i < right) for i, right in zip(place, entries, strict=True)]
+        return Scores.of(values, reasons={i: "not asked" for i, value in enumerate(values) if value is None})
+
+
+@dataclass(frozen=True)
+class patient(Learned):
+    """All rollouts of a prompt are right from its attempt number `needs` on, counted over the steps of a run."""
+
+    seen: Counter = field(default_factory=Counter, compare=False)
+    name = "patient"
+    range = (0.0, 1.0)
+    reads = ("needs",)
+
+    @property
+    def version(self):
+        return str(self.seen.total())
+
+    def measure(self, rollouts, context):
+        pairs = zip(rollouts.prompts, rollouts.column("needs"), strict=True)
+        return Scores.of([float(self.seen[prompt] + 1 >= needs) for prompt, needs in pairs])
+
+    def update(self, rollouts, scores, context):
+        self.seen.update(rollouts.prompts[::2])
+        return {}
+
+    def state_dict(self):
+        return dict(self.seen)
+
+    def load_state_dict(self, state):
+        self.seen.update(state)
 
 
 def longer(questions):

@@ -1,4 +1,6 @@
-"""A run that is stopped on its way and gone on with, and what says that it is the run that never stopped."""
+"""A run that is stopped on its way and gone on with, or divided over processes, and what says that it is the same."""
+
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -23,6 +25,21 @@ def stopped(monkeypatch, train, recipe, folder, *, after):
         with pytest.raises(KeyboardInterrupt):
             train(recipe, folder)
     train(recipe, folder)
+
+
+class Alone:
+    """One of two processes, that sees only its share."""
+
+    num_processes, device = 2, torch.device("cpu")
+
+    def __init__(self, process_index):
+        self.process_index = process_index
+
+    def no_sync(self, model):
+        return nullcontext()
+
+    def backward(self, loss):
+        loss.backward()
 
 
 def metrics(folder):

@@ -280,6 +280,8 @@ RECIPES = {
         "method": {"preset": "dler", "sampling": {"rounds": 2}},
     },
     259: {"reward": {"part": "math.answer", "shape": ["shaping.history_length"]}},
+    # Prompts.
+    70: {"reward": "math.answer", "prompts": {"unsolved": {"order": "balance"}}},
     # Credit.
     25: {"reward": {"part": "models.tournament", "judge": "judging.longer"}},
     26: {"reward": {"part": "models.tournament", "judge": "judging.longer", "schedule": "win_rate", "orders": "one"}},
@@ -340,7 +342,6 @@ OUTSIDE = {
     31: "theory: `audit.theory`",
     35: "subgoals of an environment, marked by a judge: `credit.subgoal_bonus` in a loop of one's own",
     36: "a value model is fitted to labelled rollouts before it searches: `models.fit_values`",
-    70: "who gets the next attempt, one at a time: `data.Allocator`; this loop samples whole batches",
     76: "candidates of each next step, only one of which is executed: `data.grow` with `data.drawn`",
     85: "a bilevel program around whole runs: `shaping.implicit_gradient`",
     87: "mended rollouts are made before supervised learning: `data.mend`",
@@ -351,8 +352,9 @@ OUTSIDE = {
 }
 
 
-# What their parts are for, the loop has as a setting: pass@k of several samples, a draw by rank, a balance of rewards.
-BY_SETTING = {196, 227, 230}
+# What their parts are for, the loop has as a setting: pass@k of several samples, a draw by rank, a balance of rewards,
+# the order of prompts.
+BY_SETTING = {70, 196, 227, 230}
 
 
 @pytest.fixture
@@ -364,9 +366,8 @@ def of(tiny, tmp_path):
     def build(n):
         chat = {"chat_template": "{% for message in messages %}{{ message['content'] }}{% endfor %}"}
         data = tiny(evaluation={"prompts": 4}, steps=1, max_abstain=1.0, policy=chat).data()
-        return recipes.from_data(
-            data | {"prompts": {"file": str(path), "held_out": 0.3}} | RECIPES[n], allow_import=True
-        )
+        prompts = {"file": str(path), "held_out": 0.3} | RECIPES[n].get("prompts", {})
+        return recipes.from_data(data | RECIPES[n] | {"prompts": prompts}, allow_import=True)
 
     return build
 

@@ -264,6 +264,7 @@ def test_a_recipe_is_data_and_back():
         ({"method": "dapo"}, "sampling.dynamic: not for a denoising policy|limit"),
         ({"method": {"preset": "flow_grpo", "kl": {"place": "reward", "coefficient": 1}}}, "method.kl.place"),
         ({"method": {"preset": "flow_grpo", "entropy": 0.1}}, "method.entropy: not for a denoising policy"),
+        ({"prompts": {"file": "x.jsonl", "unsolved": {}}}, "prompts.unsolved: not for a denoising policy"),
         ({"method": "ppo"}, "critic"),
         ({"denoiser": {"path": "x"}}, "either built .from_config. or loaded .path.: both given"),
         ({"denoiser": {"from_config": {"heads": 3}}}, "divide the width"),

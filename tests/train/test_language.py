@@ -7,6 +7,7 @@ from math import comb
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from stopping import metrics
@@ -15,6 +16,7 @@ from guerdon.algebra import Learned
 from guerdon.core import Scores
 from guerdon.core.errors import MissingInput, RecipeError, TooManyAbstentions
 from guerdon.train import checkpoint as checkpoints
+from guerdon.train.distributed import leave
 from guerdon.train.language.evaluation import _pass_at
 from guerdon.train.language.loop import train
 from guerdon.train.language.policy import borrowed, build
@@ -44,6 +46,20 @@ def test_a_run_leaves_what_the_design_says(tiny, tmp_path):
     assert tokenizer.decode(tokenizer("1+1=").input_ids, skip_special_tokens=True) == "1+1="
     learned = weights(run.folder)
     assert all(torch.equal(value, learned[name]) for name, value in model.state_dict().items())
+
+
+def test_a_finished_run_leaves_its_group_of_processes_when_the_interpreter_ends(tiny, tmp_path, monkeypatch):
+    at_exit = []
+    monkeypatch.setattr("atexit.register", at_exit.append)
+    train(tiny(steps=1), tmp_path / "run")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        for end in at_exit:
+            if end.__module__.startswith("guerdon."):
+                end()
+        assert not dist.is_initialized()
+    finally:
+        leave()
 
 
 def test_the_same_seed_gives_the_same_run_and_a_finished_run_is_only_reported(tiny, tmp_path):

@@ -1,7 +1,6 @@
 """Objectives that read more than advantages: the loop's update against the objective called by hand."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from stopping import metrics
+from stopping import Alone, metrics
 
 from guerdon.core import Rollouts, Scores, Tokens
 from guerdon.core.errors import RecipeError
@@ -166,21 +165,6 @@ def test_all_models_are_read_at_the_temperature_of_sampling(recipe):
         read(model, data, temperature=0.5)[0] for model in (policy, models["teacher"].model, models["anchor"].model)
     ]
     assert metrics["loss"] == pytest.approx(adaptive_distillation(*read_of, data.mask)[0].item(), rel=1e-4)
-
-
-class Alone:
-    """One of two processes, that sees only its share."""
-
-    num_processes, device = 2, torch.device("cpu")
-
-    def __init__(self, process_index):
-        self.process_index = process_index
-
-    def no_sync(self, model):
-        return nullcontext()
-
-    def backward(self, loss):
-        loss.backward()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

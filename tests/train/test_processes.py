@@ -53,7 +53,10 @@ def test_a_run_killed_with_sigkill_ends_bit_for_bit_where_an_uninterrupted_one_d
 @pytest.mark.processes
 def test_two_processes_follow_the_run_of_one(tiny_file, tmp_path):
     """Of either kind of policy: both loops run in one start of two processes."""
-    writing = tiny_file(steps=4, method={"preset": "dr_grpo", "kl": {"coefficient": 0.05}}, optimizer={"eps": 1.0})
+    writing = tiny_file(
+        steps=4, method={"preset": "dr_grpo", "kl": {"coefficient": 0.05}}, optimizer={"eps": 1.0},
+        prompts={"size": 20, "unsolved": {"share": 1.0, "above": 0.6}},
+    )  # fmt: skip
     painting = tmp_path / "painting.yaml"
     painting.write_text(json.dumps(PAINTING))
     script = tmp_path / "both.py"
@@ -71,6 +74,7 @@ def test_two_processes_follow_the_run_of_one(tiny_file, tmp_path):
         assert (alone.summary["processes"], together.summary["processes"]) == (1, 2)
         for mine, ours in zip(metrics(alone.folder), metrics(together.folder), strict=True):
             assert mine.keys() == ours.keys()
+            assert mine.get("unsolved") == ours.get("unsolved")
             for name in {"loss", "grad_norm", "reward", "length", "kl", "entropy", "vendi", "no_signal"} & mine.keys():
                 assert ours[name] == pytest.approx(mine[name], rel=1e-4, abs=1e-6), (kind, name)
         ends = [checkpoints.latest(run.folder / "checkpoints")[0] for run in (alone, together)]

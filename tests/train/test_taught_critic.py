@@ -1,7 +1,6 @@
 """A critic that an objective teaches: log Z of a GFlowNet, the values of B-Coder."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from stopping import equal, last, metrics, stopped
+from stopping import Alone, equal, last, metrics, stopped
 
 from guerdon.core import Rollouts, Scores, Tokens
 from guerdon.objectives import dueling, recovered_rewards
@@ -130,21 +129,6 @@ def test_policy_and_critic_follow_the_gradient_of_one_loss(tiny, preset, micro):
     assert max(float(gradient.abs().max()) for gradient in expected[-2:]) > 1e-2
     for found, gradient in zip([*moved, *taught], expected, strict=True):
         torch.testing.assert_close(found, gradient, rtol=1e-4, atol=2e-5)
-
-
-class Alone:
-    """One of two processes, that sees only its share."""
-
-    num_processes, device = 2, torch.device("cpu")
-
-    def __init__(self, process_index):
-        self.process_index = process_index
-
-    def no_sync(self, model):
-        return nullcontext()
-
-    def backward(self, loss):
-        loss.backward()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

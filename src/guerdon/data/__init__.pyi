@@ -45,6 +45,7 @@ from .history import (
 )
 from .merging import average_weights as average_weights, merge_updates as merge_updates
 from .pairs import Pairs as Pairs, preference_labels as preference_labels, preference_pairs as preference_pairs
+from .pool import Pool as Pool, Unsolved as Unsolved
 from .prefixes import (
     PrefixValues as PrefixValues,
     cut_prefixes as cut_prefixes,

@@ -18,6 +18,8 @@ from guerdon.core import tables
 from guerdon.core.context import Context
 from guerdon.core.errors import MissingExtra, MissingInput, RecipeError, nearest
 from guerdon.core.rollouts import read_jsonl
+from guerdon.core.scores import Scores
+from guerdon.data.pool import Pool, Unsolved
 from guerdon.data.stages import Staged, check_stages
 from guerdon.train.language.tokenizer import Prompt
 
@@ -74,6 +76,7 @@ class PromptsConfig:
         held_out: the share of all prompts kept for evaluation.
         held_out_file: evaluate on the prompts of this file instead of a share; training leaves those out.
         stages: prompts of one kind after the other; None: all of them, mixed.
+        unsolved: only prompts that are not solved yet, until all are; None: all of them, again and again.
         seed: of the dataset, the split and the order; None: the run's.
 
     Raises:
@@ -91,6 +94,7 @@ class PromptsConfig:
     held_out: float = 0.1
     held_out_file: str | None = None
     stages: Stages | None = None
+    unsolved: Unsolved | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +105,8 @@ class PromptsConfig:
             raise RecipeError("parameters are a dataset's; a file has none")
         if self.template is not None and self.prompt_column is not None:
             raise RecipeError("a prompt is either a column (prompt_column) or written by a template: both given")
+        if self.stages is not None and self.unsolved is not None:
+            raise RecipeError("the next prompts are those of a stage (stages) or not solved yet (unsolved): both given")
         if not 0 < self.held_out < 1:
             raise RecipeError(f"held_out is a share between 0 and 1, got {self.held_out}")
         if self.size < 1 or (self.seed or 0) < 0:
@@ -129,7 +135,7 @@ class Prompts:
         self.config = config
         self.seed = seed if config.seed is None else config.seed
         self._drawn = 0
-        self._staged: Staged | None = None
+        self._curriculum: Staged | Pool | None = None
         self._orders: dict[tuple[int, int], Int[np.ndarray[Any, Any], size]] = {}
         self._evaluation: list[Row] | None = None
         self._excluded: frozenset[str] = frozenset()
@@ -139,7 +145,7 @@ class Prompts:
         if config.dataset is not None:
             self._training: Sequence[Mapping[str, Any]] = _tasks(config, self.seed, config.size)
             self._row(self._training[0])  # a wrong column or template is an error now rather than at the first step
-            self._staged = self._stages()
+            self._curriculum = self._chosen()
             return
         rows = _read(str(config.file))
         held_out = [self.is_held_out(self._row(raw)["prompt"]) for raw in rows]
@@ -148,7 +154,7 @@ class Prompts:
             self._evaluation = [self._row(raw) for raw, held in zip(rows, held_out, strict=True) if held]
         if not self._training:
             raise RecipeError(f"{config.file}: all {len(rows)} prompts are held out, none is left to train on")
-        self._staged = self._stages()
+        self._curriculum = self._chosen()
 
     def __len__(self) -> int:
         """How many rows make an epoch."""
@@ -179,24 +185,34 @@ class Prompts:
         return self._between(step * n, (step + 1) * n, stream)
 
     def following(self, n: int, context: Context) -> list[Row]:
-        """The next `n` rows of training, of the stage that it has come to; moves on, so that the next are others.
+        """The next `n` rows of training, of its stage or not solved yet; moves on, so that the next are others.
 
         Raises:
             RecipeError: if a dataset repeats itself so much that nearly all its prompts are held out.
         """
-        if self._staged is not None:
-            return [dict(row) for row in self._staged.draw(n, context)]
+        if self._curriculum is not None:
+            return [dict(row) for row in self._curriculum.draw(n, context)]
         self._drawn += n
         return self._between(self._drawn - n, self._drawn, 0)
 
+    def observe(self, scores: Scores, context: Context) -> dict[str, int]:
+        """What came of the rows that `following` gave for a step, told once; returns what there is to say of the rest.
+
+        Args:
+            scores: of one group of the context's rollouts for each row, in their order.
+        """
+        if self._curriculum is not None:
+            self._curriculum.observe(scores, context)
+        return {"unsolved": int(self._curriculum.left.sum())} if isinstance(self._curriculum, Pool) else {}
+
     def state_dict(self) -> dict[str, Any]:
         """How far `following` has come, as plain data."""
-        return {"drawn": self._drawn} if self._staged is None else self._staged.state_dict()
+        return {"drawn": self._drawn} if self._curriculum is None else self._curriculum.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        if self._staged is not None:
-            self._staged.load_state_dict(state)
+        if self._curriculum is not None:
+            self._curriculum.load_state_dict(state)
         else:
             self._drawn = int(state["drawn"])
 
@@ -207,11 +223,15 @@ class Prompts:
             rows.append(self._trainable(self._order(stream, epoch), place))
         return rows
 
-    def _stages(self) -> Staged | None:
-        stages = self.config.stages
-        if stages is None:
+    def _chosen(self) -> Staged | Pool | None:
+        stages, unsolved = self.config.stages, self.config.unsolved
+        if stages is None and unsolved is None:
             return None
         rows = [row for row in map(self._row, self._training) if not self.is_held_out(row["prompt"])]
+        if not rows:
+            raise RecipeError(f"{self.config.dataset}: all of its {len(self)} tasks are held-out prompts")
+        if stages is None:
+            return Pool(rows, until=unsolved or Unsolved(), seed=self.seed)
 
         def kind(row: Mapping[str, Any]) -> Any:
             return row[stages.by] if stages.by in row else fill(f"{{{stages.by}}}", row)

@@ -15,6 +15,7 @@ import yaml
 from guerdon.algebra import Reward, spec
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, RecipeError, SpecError, nearest
+from guerdon.data.pool import Unsolved
 from guerdon.train import chains, presets
 from guerdon.train.language import losses
 from guerdon.train.language.critic import CriticConfig
@@ -307,6 +308,8 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe 
             raise RecipeError(
                 f"method.sampling.filter: the reward has no part {part!r}: {nearest(part, reward.names())}"
             )
+    if recipe.prompts.unsolved is not None:
+        _check_unsolved(recipe.prompts.unsolved, reward)
     chains.check(method, reward, critic=recipe.critic is not None)
     losses.check(method, reward, ["reference", *recipe.models, *(["critic"] if recipe.critic else [])])
     if losses.by_groups(method) and recipe.batch.prompts % recipe.batch.minibatches:
@@ -318,6 +321,17 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe 
         rollouts = method.sampling.group * recipe.batch.prompts
         raise RecipeError(f"batch.minibatches: {rollouts} rollouts do not divide into {recipe.batch.minibatches}")
     return recipe
+
+
+def _check_unsolved(unsolved: Unsolved, reward: Reward) -> None:
+    """Check that there is something by which a rollout is right."""
+    names = reward.names()
+    if unsolved.of is not None and unsolved.of not in names:
+        raise RecipeError(f"prompts.unsolved.of: the reward has no part {unsolved.of!r}: {nearest(unsolved.of, names)}")
+    if (reward if unsolved.of is None else names[unsolved.of]).level == "step":
+        raise RecipeError(
+            f"prompts.unsolved.of: {unsolved.of or 'the reward'} is one of steps: name a part that is of rollouts"
+        )
 
 
 def setting(change: str) -> tuple[str, Any]:

@@ -186,8 +186,9 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Denoisi
     level: Level | None = "step" if reads_potentials(method) else None
     chains.check(method, reward, branches=recipe.sampling.interval is not None, level=level)
     _check(method)
-    if recipe.prompts is not None and recipe.prompts.stages is not None:
-        raise RecipeError("prompts.stages: not for a denoising policy")
+    for name in ("stages", "unsolved"):
+        if getattr(recipe.prompts, name, None) is not None:
+            raise RecipeError(f"prompts.{name}: not for a denoising policy")
     _check_groups(recipe, method)
     return recipe
 

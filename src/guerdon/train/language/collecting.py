@@ -75,6 +75,7 @@ def collect(job: Job, step: int, context: Context) -> tuple[Rollouts, Scores, Sc
     abstentions = job.abstentions.plus(everything[1])
     abstentions.check(job.recipe.max_abstain)
     record = on_main(job.accelerator, lambda: _observe(job, rounds, everything[1], context))
+    record |= job.prompts.observe(everything[1], context.with_(rollouts=everything[0]))
     record |= _described(*everything, np.concatenate(useful))
     first = np.concatenate(kept)
     if job.filter:
