@@ -284,6 +284,8 @@ def test_transitions_that_cannot_be_judged_are_masked_and_say_why():
     assert achieved([], ["g"], judge=None).reached.shape == (0, 0, 1)
     with pytest.raises(ValueError, match="subgoals are empty"):
         achieved([], [], judge=None)
+    with pytest.raises(ValueError, match="one for each episode"):
+        achieved([[{}]], [["g"], ["h"]], judge=None)
     with pytest.raises(ValueError, match="0 replies to 1 questions"):
         achieved([[{}]], ["g"], judge=lambda questions: [])
 

@@ -69,3 +69,13 @@ def states(questions):
 def brief(questions):
     """A rating of 0.5 for everything."""
     return [0.5] * len(questions)
+
+
+def achieved(questions):
+    """A subgoal is achieved by a step in which it is written."""
+    return [[goal in q["step"] for goal in q["subgoals"]] for q in questions]
+
+
+def digits(steps):
+    """Of each step, whether it has a 3, how many digits are even, and how long it is."""
+    return [[float("3" in s["step"]), float(sum(c in "02468" for c in s["step"])), len(s["step"]) / 4] for s in steps]

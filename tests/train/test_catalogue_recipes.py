@@ -32,6 +32,7 @@ LIKELY = {"part": "probe.likelihood", "cut": THINKING, "stop": "#"}
 STEPS = {"part": "math.steps", "separator": ";"}
 IMPLICIT = {"part": "models.implicit_reward", "outcome": "math.answer", "learning_rate": 1e-3}
 NO_KL = {"coefficient": 0.0}
+CONTRIEVER = {"encoder": "models/contriever", "similarity": "dot"}
 
 
 ROW = {
@@ -88,20 +89,22 @@ RECIPES = {
     244: {"reward": ["math.answer", {"part": "likelihood.completion", "query": False, "weight": 0.01}]},
     246: {
         "reward": {
-            "route": "kind",
-            "to": {
-                "open": {
-                    "product": [
-                        {"part": "relevance.query", "encoder": "models/contriever"},
-                        {"part": "text.length", "unit": "words"},
-                    ]
-                }
-            },
-            "otherwise": {
-                "part": "relevance.reference",
-                "encoder": "models/contriever",
-                "shape": [{"part": "shaping.onto", "target": "open", "by": "kind"}],
-            },
+            "product": [
+                {
+                    "route": "kind",
+                    "to": {
+                        "open": {
+                            "product": [
+                                {"part": "relevance.query", **CONTRIEVER},
+                                {"part": "text.length", "unit": "words", "weight": 0.01},
+                            ]
+                        },
+                        "closed": {"part": "relevance.reference", **CONTRIEVER},
+                    },
+                    "shape": [{"part": "shaping.onto", "target": "open", "by": "kind"}],
+                },
+                {"sum": ["format.repetition"], "bias": 1.0},
+            ]
         }
     },
     # Potentials that are probed, and steps.
@@ -283,8 +286,30 @@ RECIPES = {
     # Prompts.
     70: {"reward": "math.answer", "prompts": {"unsolved": {"order": "balance"}}},
     # Credit.
+    24: {
+        "reward": [
+            OUTCOME,
+            beside({"part": "models.decomposed_return", "factors": "judging.digits", "cut": THINKING}, "steps"),
+        ],
+        "method": grpo(credit={"sum": {"steps": ["credit.spread", "credit.returns"]}}),
+    },
     25: {"reward": {"part": "models.tournament", "judge": "judging.longer"}},
     26: {"reward": {"part": "models.tournament", "judge": "judging.longer", "schedule": "win_rate", "orders": "one"}},
+    35: {
+        "reward": [
+            OUTCOME,
+            beside(
+                {
+                    "part": "models.subgoal_rewards",
+                    "judge": "judging.achieved",
+                    "subgoals": ["3", "7"],
+                    "cut": THINKING,
+                },
+                "subgoals",
+            ),
+        ],
+        "method": grpo(credit={"sum": {"outcome": "credit.group_relative", "subgoals": "credit.returns"}}),
+    },
     48: {"reward": STEPS, "method": {"preset": "pure"}},
     58: {"reward": "math.answer", "method": {"preset": "tempo"}},
     73: {
@@ -338,9 +363,7 @@ RECIPES = {
 }
 
 OUTSIDE = {
-    24: "episodes of states in numbers, which this loop does not play: `credit.fit_steps` in a loop of one's own",
     31: "theory: `audit.theory`",
-    35: "subgoals of an environment, marked by a judge: `credit.subgoal_bonus` in a loop of one's own",
     36: "a value model is fitted to labelled rollouts before it searches: `models.fit_values`",
     76: "candidates of each next step, only one of which is executed: `data.grow` with `data.drawn`",
     85: "a bilevel program around whole runs: `shaping.implicit_gradient`",
@@ -395,7 +418,7 @@ def test_a_system_is_a_recipe(of, n):
     assert n in BY_SETTING or any(part in named for part in parts), f"{n}: none of {parts}"
 
 
-# The others are trained in tests of their own, save 246, whose encoder is a large file.
+# The others are trained in tests of their own.
 STEPS_HERE = [2, 8, 10, 13, 15, 18, 23, 25, 26, 29, 30, 34, 40, 54, 73, 82, 84, 94, 115, 146, 176, 189, 204, 221, 244]
 
 

@@ -13,6 +13,7 @@ from .conciseness import (
     discriminative as discriminative,
     rated as rated,
 )
+from .decomposition import decomposed_return as decomposed_return
 from .error_bound import ErrorBound as ErrorBound, FeatureReward as FeatureReward
 from .feedback import listening as listening
 from .fitting import fit as fit, language_loss as language_loss
@@ -60,7 +61,9 @@ from .pairwise import (
 )
 from .personal import UserAttention as UserAttention, drop_users as drop_users, personalize as personalize
 from .step_judge import judged_turns as judged_turns, points as points
+from .steps import transitions as transitions
 from .stopping import BestWeights as BestWeights
+from .subgoals import subgoal_rewards as subgoal_rewards
 from .transport_map import (
     TransportMap as TransportMap,
     fit_transport as fit_transport,

@@ -162,20 +162,26 @@ class Achieved:
     reasons: Mapping[tuple[int, int], str]
 
 
-def achieved(episodes: Sequence[Sequence[Mapping[str, Any]]], subgoals: Sequence[str], *, judge: Judge) -> Achieved:
+def achieved(
+    episodes: Sequence[Sequence[Mapping[str, Any]]],
+    subgoals: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    judge: Judge,
+) -> Achieved:
     """Which subgoals each transition of some episodes reaches, as a judge says who is shown nothing else.
 
     `credit.subgoal_bonus` and `credit.subgoal_potential` take it, and `agreement` says how good the judge is.
 
     Args:
         episodes: of each, its transitions, as mappings with what the judge is to see: 'before' and 'after', with the
-            'action' or without, of the whole map or of what is near.
-        subgoals: given, or `listed` by a model that was shown the task.
+            'action' or without, of the whole map or of what is near; `transitions` has those of rollouts.
+        subgoals: given, or `listed` by a model that was shown the task; or a list of them for each episode, of which
+            one with an empty list is not judged.
         judge: a function from questions to replies, which `marks` reads. A question is the transition with 'subgoals'
             beside what it has.
 
     Raises:
-        ValueError: if there is no subgoal, or the judge gives another number of replies.
+        ValueError: if there is no subgoal, no list for each episode, or the judge gives another number of replies.
 
     Source: CALM (arXiv 2409.12798): no examples, no fine-tuning.
 
@@ -186,19 +192,26 @@ def achieved(episodes: Sequence[Sequence[Mapping[str, Any]]], subgoals: Sequence
     """
     if not subgoals:
         raise ValueError("subgoals are empty: there is nothing to judge by")
-    places = [(row, step) for row, episode in enumerate(episodes) for step in range(len(episode))]
-    asked = [{**episodes[row][step], "subgoals": list(subgoals)} for row, step in places]
+    shared = [goal for goal in subgoals if isinstance(goal, str)]
+    lists = [shared] * len(episodes) if shared else [list(goals) for goals in subgoals]
+    if len(lists) != len(episodes) or len(shared) not in (0, len(subgoals)):
+        raise ValueError(f"subgoals are texts, or {len(episodes)} lists of them, one for each episode; got {subgoals}")
+    places = [(row, step) for row, episode in enumerate(episodes) if lists[row] for step in range(len(episode))]
+    asked = [{**episodes[row][step], "subgoals": list(lists[row])} for row, step in places]
     replies = list(judge(asked)) if asked else []
     if len(replies) != len(asked):
         raise ValueError(f"the judge gave {len(replies)} replies to {len(asked)} questions")
     shape = len(episodes), max(map(len, episodes), default=0)
-    reached, mask = np.zeros((*shape, len(subgoals)), bool), np.zeros(shape, bool)
+    most = max(map(len, lists), default=len(shared))
+    reached, mask = np.zeros((*shape, most), bool), np.zeros(shape, bool)
     reasons: dict[tuple[int, int], str] = {}
     for place, reply in zip(places, replies, strict=True):
         try:
-            reached[place], mask[place] = marks(reply, len(subgoals)), True
+            said = marks(reply, len(lists[place[0]]))
         except Abstain as error:
             reasons[place] = str(error)
+        else:
+            reached[(*place, slice(len(said)))], mask[place] = said, True
     return Achieved(reached, mask, reasons)
 
 
