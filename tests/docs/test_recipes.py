@@ -17,7 +17,7 @@ from guerdon.credit import group_relative
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train import comparison as comparisons, presets, recipe as recipes
 from guerdon.train.language import demonstrations
-from guerdon.train.method import KL, Begin, Method, Sampling, options
+from guerdon.train.method import KL, Begin, Blend, Method, Sampling, options
 from guerdon.train.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +67,7 @@ def settings(kind=Recipe, place=""):
 SECTIONS = dict(settings()) | {
     "method": Method,
     "method.kl": KL,
+    "method.blend": Blend,
     "method.sampling": Sampling,
     "method.sampling.begin": Begin,
 }

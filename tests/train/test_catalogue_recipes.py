@@ -266,6 +266,14 @@ RECIPES = {
         },
         "critic": {"hidden": [8], "warmup": 0},
     },
+    85: {
+        "reward": [OUTCOME, {"part": "text.length", "name": "length"}],
+        "method": {
+            "preset": "dr_grpo",
+            "credit": {"sum": {"outcome": "credit.group_relative", "length": "credit.group_relative"}},
+            "blend": {"primary": "outcome"},
+        },
+    },
     108: {
         "reward": {
             "part": "math.answer",
@@ -366,7 +374,6 @@ OUTSIDE = {
     31: "theory: `audit.theory`",
     36: "a value model is fitted to labelled rollouts before it searches: `models.fit_values`",
     76: "candidates of each next step, only one of which is executed: `data.grow` with `data.drawn`",
-    85: "a bilevel program around whole runs: `shaping.implicit_gradient`",
     87: "mended rollouts are made before supervised learning: `data.mend`",
     150: "offline planning of trajectories: `models.MultiScalePlanner`",
     151: "flows on graphs of states: `objectives.gflownet`",
@@ -375,9 +382,9 @@ OUTSIDE = {
 }
 
 
-# What their parts are for, the loop has as a setting: pass@k of several samples, a draw by rank, a balance of rewards,
-# the order of prompts.
-BY_SETTING = {70, 196, 227, 230}
+# What their parts are for, the loop has as a setting: the order of prompts, learned weights of parts, pass@k of several
+# samples, a draw by rank, a balance of rewards.
+BY_SETTING = {70, 85, 196, 227, 230}
 
 
 @pytest.fixture

@@ -265,6 +265,17 @@ def test_a_recipe_is_data_and_back():
         ({"method": {"preset": "flow_grpo", "kl": {"place": "reward", "coefficient": 1}}}, "method.kl.place"),
         ({"method": {"preset": "flow_grpo", "entropy": 0.1}}, "method.entropy: not for a denoising policy"),
         ({"prompts": {"file": "x.jsonl", "unsolved": {}}}, "prompts.unsolved: not for a denoising policy"),
+        (
+            {
+                "reward": [{"part": "image.compactness", "name": "a"}, {"part": "image.artifacts", "name": "b"}],
+                "method": {
+                    "preset": "flow_grpo",
+                    "credit": {"sum": {"a": "credit.group_relative", "b": "credit.group_relative"}},
+                    "blend": {"primary": "a"},
+                },
+            },
+            "method.blend: not for a denoising policy",
+        ),
         ({"method": "ppo"}, "critic"),
         ({"denoiser": {"path": "x"}}, "either built .from_config. or loaded .path.: both given"),
         ({"denoiser": {"from_config": {"heads": 3}}}, "divide the width"),

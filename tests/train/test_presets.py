@@ -61,6 +61,7 @@ def test_a_dump_names_parts_and_writes_defaults_out():
         "constraint": None,
         "entropy": 0.0,
         "denominator": "batch",
+        "blend": None,
     }
 
 

@@ -125,8 +125,9 @@ def check(
 
     Raises:
         RecipeError: if a part reads what neither the loop nor the reward has, takes values of another level than it is
-            given, or does not make advantages; if shapers or a KL are to change what the credit does not read; or if
-            the values of a critic are read and there is none, or are read twice.
+            given, or does not make advantages; if shapers or a KL are to change what the credit does not read; if the
+            values of a critic are read and there is none, or are read twice; or if weights are to be learned of what is
+            no sum.
     """
     for part in parts_of(method.credit):
         if not branches and "branches" in signature(function_of(part)).reads:
@@ -155,6 +156,8 @@ def check(
     else:
         per = _through([first], level or reward.level, levels)
     end = _through(rest, per, levels)
+    if method.blend is not None:
+        _check_blend(method, method.blend.primary, method.blend.floor)
     if method.kl.coefficient and method.kl.place == "reward":
         _check_kl(method.credit, reward.level, levels)
     if method.kl.coefficient and method.kl.place == "token" and end != "token":
@@ -201,6 +204,31 @@ def _level(name: str, levels: Mapping[str, Level]) -> Level:
     if name not in levels:
         raise RecipeError(f"credit: the reward has no part {name!r} (give one that name): {nearest(name, levels)}")
     return levels[name]
+
+
+def _check_blend(method: Method, primary: str, floor: float | None) -> None:
+    first, *rest = in_turn(method.credit)
+    if not isinstance(first, Sum) or rest:
+        raise RecipeError(
+            "method.blend: it learns what the parts of a sum weigh, and the credit is not a sum alone: make it "
+            "{sum: {NAME: …}}, and put what follows into the chains of its parts"
+        )
+    if primary not in first.chains:
+        raise RecipeError(
+            f"method.blend.primary: the credit's sum has no part {primary!r}: {nearest(primary, first.chains)}"
+        )
+    if len(first.chains) == 1:
+        raise RecipeError("method.blend: the credit's sum has one part, and nothing to weigh it against: name others")
+    low = [name for name, weight in first.weights.items() if floor is not None and weight < floor]
+    if low:
+        raise RecipeError(
+            f"credit.weights.{low[0]}: it begins below method.blend.floor, {floor:g}: lower that, or null"
+        )
+    if method.kl.coefficient and method.kl.place == "reward":
+        raise RecipeError(
+            "method.kl.place: a KL in the reward would be weighed with the part it is taken from: put it in the loss, "
+            "or on tokens"
+        )
 
 
 def _check_kl(credit: Credit, level: Level, levels: Mapping[str, Level]) -> None:

@@ -192,14 +192,20 @@ class Flow:
 
     def summed(self, total: Sum) -> Flow:
         """What the chains of a sum make of the parts of the reward; per token, unless all are per rollout."""
-        flows = []
+        per, values = self.addends(total)
+        first, *others = (total.weights.get(name, 1.0) * value for name, value in values.items())
+        return replace(self, values=sum(others, start=first), per=per, spans=None)._paid()
+
+    def addends(self, total: Sum) -> tuple[Per, dict[str, Tensor]]:
+        """What is added, by the names of the parts of the reward and before their weights; on one level."""
+        flows: dict[str, Flow] = {}
         for name, chain in total.chains.items():
             *_, flow = self.part(name).along(chain)
-            flows.append(flow if flow.per == "rollout" else flow.on_tokens())
-        if any(flow.per == "token" for flow in flows):
-            flows = [flow.on_tokens() for flow in flows]
-        first, *others = (torch.where(flow.mask, flow.values, 0.0) for flow in flows)
-        return replace(self, values=sum(others, start=first), per=flows[0].per, spans=None)._paid()
+            flows[name] = flow if flow.per == "rollout" else flow.on_tokens()
+        if any(flow.per == "token" for flow in flows.values()):
+            flows = {name: flow.on_tokens() for name, flow in flows.items()}
+        values = {name: torch.where(flow.mask, flow.values, 0.0) for name, flow in flows.items()}
+        return next(iter(flows.values())).per, values
 
     def part(self, name: str) -> Flow:
         """A named part of the reward, as a sum begins with it."""
@@ -299,6 +305,11 @@ def advantages(
     *_, flow = _beginning(credit, rollouts, scores, penalty).along(credit)
     flow = flow if flow.per == "rollout" else flow.on_tokens()
     return torch.where(flow.mask, flow.values, 0.0)
+
+
+def by_part(total: Sum, rollouts: Rollouts, scores: Scores) -> dict[str, Float[Tensor, "n"] | Float[Tensor, "n t"]]:
+    """The advantages that a sum adds, by the names of the parts of the reward: before weights and KL."""
+    return _beginning(total, rollouts, scores, None).addends(total)[1]
 
 
 def targets(

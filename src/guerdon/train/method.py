@@ -29,16 +29,21 @@ class Sum:
 
     Args:
         chains: for each part of the reward, by its name, a part of credit or several in turn.
+        weights: what the advantages of a part are multiplied by before they are added; 1 where nothing is said.
 
     Raises:
-        ValueError: if there is nothing to add.
+        ValueError: if there is nothing to add, or a weight is that of no part.
     """
 
     chains: Mapping[str, Part | tuple[Part, ...]]
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.chains:
             raise ValueError("sum: it is empty; name at least one part of the reward")
+        for name in self.weights:
+            if name not in self.chains:
+                raise ValueError(f"weights: {name!r} is no part of the sum: {nearest(name, self.chains)}")
 
 
 Credit = Part | Sum | tuple[Part | Sum, ...]
@@ -70,6 +75,45 @@ class KL:
     def __post_init__(self) -> None:
         if self.coefficient < 0:
             raise ValueError(f"coefficient must not be negative, got {self.coefficient}")
+
+
+@dataclass(frozen=True)
+class Blend:
+    r"""The weights of a sum's parts are learned: a part weighs more, the more learning from it serves one of them.
+
+    The prompts of each step are cut into two halves, a and b. Before the policy learns from them,
+
+        wₖ ← max(floor, wₖ + η (sₖ − λ wₖ))        sₖ = ½ (⟨pᵃ, gₖᵇ⟩ + ⟨pᵇ, gₖᵃ⟩)
+
+    gₖ is the policy gradient of part k alone and p that of the primary part: what learning from k on some prompts does
+    for the primary part on others. On the same rollouts, noise that parts have in common would count for service.
+
+    Args:
+        primary: the part that is really wanted.
+        learning_rate: η; with cosines the most that a step adds to a weight.
+        decay: λ ≥ 0, which pulls weights to 0; with cosines none grows beyond 1/λ.
+        floor: the least that a weight becomes; None: a part may come to count against what it pays for.
+        scale: "cosine": ⟨x, y⟩ is divided by ‖x‖ ‖y‖, as the norms of gradients differ by orders of magnitude between
+            models and over a run; "none": it is not.
+
+    Raises:
+        ValueError: if the rate is not positive, or decay is negative.
+
+    Source: BARFI (arXiv 2310.19007): gradient of the primary return by the weights through the learned policy, of whose
+    Neumann series (`shaping.implicit_gradient`) this is the first term.
+    """
+
+    primary: str
+    learning_rate: float = 0.05
+    decay: float = 0.01
+    floor: float | None = 0.0
+    scale: Literal["cosine", "none"] = "cosine"
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0 or self.decay < 0:
+            raise ValueError(
+                f"learning_rate is above 0 and decay at least 0, got {self.learning_rate} and {self.decay}"
+            )
 
 
 @dataclass(frozen=True)
@@ -167,6 +211,7 @@ class Method:
         entropy: the weight of an entropy bonus, per token.
         denominator: what a micro-batch's loss is divided by: that of the whole "batch", so that the update does not
             depend on how the batch is cut; or its own ("micro-batch"), the losses then being averaged.
+        blend: the weights of a credit that is a `Sum` are learned; None: they stay as they are.
     """
 
     credit: Credit
@@ -178,6 +223,7 @@ class Method:
     constraint: Part | None = None
     entropy: float = 0.0
     denominator: Literal["batch", "micro-batch"] = "batch"
+    blend: Blend | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Method) and self.dump() == other.dump()
@@ -201,6 +247,7 @@ class Method:
             "constraint": None if self.constraint is None else _dump(self.constraint),
             "entropy": self.entropy,
             "denominator": self.denominator,
+            "blend": None if self.blend is None else asdict(self.blend),
         }
 
     def override(self, **changes: Any) -> Method:
@@ -286,7 +333,8 @@ def _dump_credit(credit: Credit) -> Any:
     if isinstance(credit, tuple):
         return [_dump_credit(part) for part in credit]
     if isinstance(credit, Sum):
-        return {"sum": {name: _dump_credit(chain) for name, chain in credit.chains.items()}}
+        weights = {"weights": dict(credit.weights)} if credit.weights else {}
+        return {"sum": {name: _dump_credit(chain) for name, chain in credit.chains.items()}, **weights}
     return _dump(credit)
 
 
@@ -319,9 +367,17 @@ def _link(current: Any, change: Any, place: str) -> Any:
     if not isinstance(change, Mapping) or "sum" not in change:
         return _part(None if isinstance(current, Sum) else current, change, home="credit", place=place)
     chains = coerce(change["sum"], dict[str, Any], f"{place}.sum")
-    if len(change) > 1 or not chains:
-        raise RecipeError(f"{place}: a sum is {{sum: {{NAME: …}}}}, by the names of parts of the reward, got {change}")
-    return Sum({name: _changed_credit(None, chain, f"{place}.sum.{name}") for name, chain in chains.items()})
+    if not chains or set(change) - {"sum", "weights"}:
+        raise RecipeError(
+            f"{place}: a sum is {{sum: {{NAME: …}}}}, by the names of parts of the reward, and may have weights beside "
+            f"it; got {change}"
+        )
+    weights = coerce(change.get("weights", {}), dict[str, float], f"{place}.weights")
+    made = {name: _changed_credit(None, chain, f"{place}.sum.{name}") for name, chain in chains.items()}
+    try:
+        return Sum(made, weights)
+    except ValueError as error:
+        raise RecipeError(f"{place}.{error}") from error
 
 
 def _part(current: Part | None, change: Any, *, home: str, place: str) -> Part:

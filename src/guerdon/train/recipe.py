@@ -312,6 +312,8 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe 
         _check_unsolved(recipe.prompts.unsolved, reward)
     chains.check(method, reward, critic=recipe.critic is not None)
     losses.check(method, reward, ["reference", *recipe.models, *(["critic"] if recipe.critic else [])])
+    if method.blend is not None and recipe.batch.prompts < 2:
+        raise RecipeError("method.blend: what a part does for other prompts is asked: batch.prompts is at least 2")
     if losses.by_groups(method) and recipe.batch.prompts % recipe.batch.minibatches:
         raise RecipeError(
             f"batch.minibatches: the objective compares whole groups, and {recipe.batch.prompts} of them do not divide "

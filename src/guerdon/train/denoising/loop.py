@@ -48,21 +48,10 @@ def train(
     allow_import: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Run a recipe to its end, from wherever the run in its folder stands.
-
-    Args:
-        recipe: what to do.
-        folder: the run's folder; default `runs/NAME`.
-        fresh: move a run that is there aside and start anew.
-        allow_import: also take reward parts from outside guerdon.
-        console: where progress is shown; default: nowhere.
+    """Run a recipe to its end; arguments and errors are those of `language.train`.
 
     Returns:
-        The summary: `before` and `after`, each `{reward, ci95, vendi, …}`, `seconds`, `peak_rss_mib`, `abstained`.
-
-    Raises:
-        RunExists: if the folder holds a run of another recipe.
-        TooManyAbstentions: if too many of the last batches' pictures have no score.
+        The summary, whose `before` and `after` are each `{reward, ci95, vendi, …}`.
     """
     loop = Loop(partial(prepare, recipe, allow_import=allow_import), evaluate, _step, _save_policy)
     return conduct(loop, recipe, folder, fresh=fresh, console=console)

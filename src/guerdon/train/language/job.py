@@ -22,6 +22,7 @@ from guerdon.train import checkpoint as checkpoints
 from guerdon.train.checkpoint import Checkpoint
 from guerdon.train.crediting import STOPPED
 from guerdon.train.distributed import on_main
+from guerdon.train.language.blending import weighted, weights
 from guerdon.train.language.critic import Critic
 from guerdon.train.language.generation import check_context
 from guerdon.train.language.losses import by_groups, models_of
@@ -64,19 +65,22 @@ class Job(Standing):
         return self.policy
 
     def checkpoint(self) -> Checkpoint:
-        """With how far the prompts have come, the memory of filter and pace, and the critic."""
+        """With how far the prompts have come, the memory of filter and pace, learned weights, and the critic."""
         found = super().checkpoint()
         found.state["prompts"] = self.prompts.state_dict()
         found.state["filter"] = self.filter.state_dict() if self.filter else {}
         found.state["pace"] = self.pace.state_dict() if self.pace else {}
+        found.state["weights"] = weights(self.method) if self.method.blend else {}
         found.critic = self.critic.state_dict() if self.critic else {}
         return found
 
     def go_on(self, checkpoint: Checkpoint) -> None:
-        """With how far the prompts had come, the memory of filter and pace, and the critic."""
+        """With how far the prompts had come, the memory of filter and pace, learned weights, and the critic."""
         self.prompts.load_state_dict(checkpoint.state["prompts"])
         if self.pace:
             self.pace.load_state_dict(checkpoint.state["pace"])
+        if self.method.blend:
+            self.method = weighted(self.method, checkpoint.state["weights"])
         if self.critic:
             self.critic.load_state_dict(checkpoint.critic)
         if self.filter:

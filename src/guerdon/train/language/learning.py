@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from guerdon.objectives import kl_penalty, token_means
 from guerdon.train.distributed import gather, share
 from guerdon.train.language.losses import Experience, Forward, by_advantages, by_groups, forward, loss, told
-from guerdon.train.method import Method, options
+from guerdon.train.method import KL, Method, options
 from guerdon.train.updates import shuffled
 
 if TYPE_CHECKING:
@@ -109,6 +111,46 @@ def learn(
     if every := [one for _, _, errors in everywhere for one in errors]:
         metrics["value_error"] = sum(error for error, _ in every) / max(1.0, sum(count for _, count in every))
     return metrics | _means([part for _, sums, _ in everywhere for part in sums])
+
+
+def gradients(
+    experience: Experience,
+    advantages: Mapping[str, Tensor],
+    recipe: Recipe,
+    method: Method,
+    policy: torch.nn.Module,
+    accelerator: Accelerator,
+    *,
+    models: Mapping[str, Model] | None = None,
+) -> dict[str, Float[Tensor, "d"]]:
+    """The ways up that a method's objective would go with each of several advantages alone, before any update.
+
+    Args:
+        experience: what it goes by, of all processes; each computes its part.
+        advantages: by name, one per rollout or per token.
+        policy: as it is kept; what accelerate made of it would bring together the gradients of an update.
+        models: other models that the objective reads.
+
+    Returns:
+        For each name the gradient of minus the loss, by all weights that learn, in one vector; without KL, entropy and
+        constraint, and nothing is left in the weights' own gradients.
+    """
+    method = replace(method, kl=KL(), entropy=0.0, constraint=None, denominator="batch")
+    temperature, length = recipe.sampling.temperature or 1.0, recipe.sampling.max_tokens
+    weights = [weight for weight in policy.parameters() if weight.requires_grad]
+    size = sum(weight.numel() for weight in weights)
+    totals = {name: torch.zeros(size, device=accelerator.device) for name in advantages}
+    mine = list(share(accelerator, _units(experience, method)))
+    for rows in _micro_batches(experience, mine, method, recipe.batch.micro, every_row=True) if mine else ():
+        part = experience.select(rows, accelerator.device)
+        said = told(part, method, models or {}, temperature=temperature)
+        passed = forward(policy, part, method, temperature=temperature)
+        for name, table in advantages.items():
+            alone = replace(part, advantages=table[rows].to(accelerator.device))
+            value, _ = loss(alone, passed, passed.logp, method, experience, said, length=length)
+            found = torch.autograd.grad(value, weights, retain_graph=True, materialize_grads=True)
+            totals[name] -= torch.cat([gradient.flatten().float() for gradient in found])
+    return {name: accelerator.reduce(total, "sum") for name, total in totals.items()}
 
 
 def _means(sums: list[dict[str, Tensor]]) -> dict[str, float]:

@@ -29,6 +29,7 @@ from guerdon.core.context import Context
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.train.language import critic
+from guerdon.train.language.blending import reweigh
 from guerdon.train.language.collecting import collect
 from guerdon.train.language.evaluation import evaluate
 from guerdon.train.language.job import Job, prepare
@@ -86,9 +87,11 @@ def _step(job: Job) -> dict[str, Any]:
     read = read_from(job.method, rollouts, scores, limit=recipe.sampling.max_tokens)
     if job.critic:
         read |= critic.targets(job.method, rollouts, scores)
+    experience = replace(experience, mask=experience.mask & rows[:, None], **read)
+    record |= reweigh(job, experience, rollouts, scores)
     learned = learn(
-        replace(experience, mask=experience.mask & rows[:, None], **read), recipe, job.method, job.model,
-        job.optimizer, job.schedule, job.accelerator, step=step, models=job.models, critic=job.critic,
+        experience, recipe, job.method, job.model, job.optimizer, job.schedule, job.accelerator, step=step,
+        models=job.models, critic=job.critic,
     )  # fmt: skip
     job.step, job.abstentions = step, abstentions
     seconds = time.monotonic() - began

@@ -164,6 +164,9 @@ def check(method: Method, reward: Reward, models: Collection[str]) -> None:
         raise RecipeError(f"critic: {both if teaches_critic(method) else needed}")
     for parameter in [parameter for parameter in PARTS if parameter in names]:
         _check_part(reward, parameter, method.reads.get(parameter))
+    if method.blend is not None and ("advantages" not in names or "values" in names):
+        what = "takes no advantages" if "advantages" not in names else "teaches the critic"
+        raise RecipeError(f"method.blend: {name} {what}: parts are weighed by their policy gradients; use another")
     for setting, asked in (("kl", method.kl.coefficient and method.kl.place == "loss"), ("entropy", method.entropy)):
         if asked and "kl" not in names:
             raise RecipeError(f"{setting}: {name} takes no penalty per token: set its coefficient to 0")
