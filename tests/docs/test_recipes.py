@@ -17,7 +17,7 @@ from guerdon.credit import group_relative
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train import comparison as comparisons, presets, recipe as recipes
 from guerdon.train.language import demonstrations
-from guerdon.train.method import KL, Begin, Blend, Method, Sampling, options
+from guerdon.train.method import KL, Begin, Blend, Method, Sampling, Steps, options
 from guerdon.train.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +70,7 @@ SECTIONS = dict(settings()) | {
     "method.blend": Blend,
     "method.sampling": Sampling,
     "method.sampling.begin": Begin,
+    "method.sampling.steps": Steps,
 }
 
 

@@ -136,7 +136,7 @@ def test_mrt_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path, monkeypatch):
     [
         ({"cut": "turns"}, {}, "texts are cut, not at turns"),
         ({"cut": {"at": "seperator"}}, {}, "'seperator' is not a choice"),
-        ({"stops": 4}, {}, "stops < group"),
+        ({"stops": 5}, {}, "stops is at most group"),
         ({"stops": -1}, {}, "stops is at least 0"),
         ({}, {"external": "answer"}, "no external"),
         ({"stop": "#" * 9, "stops": 1}, {}, "is 9 tokens, of a completion's 8"),

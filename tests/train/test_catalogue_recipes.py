@@ -28,6 +28,7 @@ FORCED = {
     "stop": "#",
 }
 ACCURACY = {"part": "probe.accuracy", **FORCED}
+BUDGETS = {"at": "budgets", "budgets": [2, 4, 6], "until": None}
 LIKELY = {"part": "probe.likelihood", "cut": THINKING, "stop": "#"}
 STEPS = {"part": "math.steps", "separator": ";"}
 IMPLICIT = {"part": "models.implicit_reward", "outcome": "math.answer", "learning_rate": 1e-3}
@@ -135,8 +136,23 @@ RECIPES = {
         "method": {"preset": "mrt", "sampling": {"begin": {"cut": THINKING, "stops": 2, "stop": "#"}}},
     },
     232: {
-        "reward": {**ACCURACY, "cut": {"at": "budgets", "budgets": [2, 4, 8], "until": None}},
-        "method": grpo(credit={"part": "credit.budget_relative", "prior": [0.2, 0.3, 0.5]}),
+        "reward": {
+            "route": "stopped",
+            "to": {"True": {**OUTCOME, "name": "summary"}},
+            "otherwise": {"reduce": {**ACCURACY, "cut": BUDGETS, "name": "thought"}, "how": "last"},
+        },
+        "method": grpo(
+            credit={
+                "sum": {
+                    "thought": {"part": "credit.budget_relative", "prior": [0.2, 0.3, 0.5]},
+                    "summary": {"part": "credit.group_relative", "scale": "none"},
+                }
+            },
+            sampling={
+                "group": 4,
+                "begin": {"cut": BUDGETS, "prior": [0.2, 0.3, 0.5], "stops": 4, "stop": "#", "share": 0.5},
+            },
+        ),
     },
     # Rewards of tokens from models that learn beside the policy.
     34: {
@@ -324,6 +340,10 @@ RECIPES = {
         "reward": [OUTCOME, beside(STEPS, "process"), beside(STEPS, "executed")],
         "method": grpo(credit={"sum": {"process": ["credit.grounded_rewards", "credit.spread", "credit.returns"]}}),
     },
+    76: {
+        "reward": ["math.answer", {"of": {"reduce": STEPS, "how": "last"}, "weight": 0.5}],
+        "method": grpo(sampling={"group": 4, "steps": {"end": [";"], "most": 3}}),
+    },
     92: {
         "reward": ["math.answer", beside({**LIKELY, "start": False}, "importance")],
         "method": grpo(credit=["credit.redistribute", {"part": "credit.spread", "place": "last"}, "credit.returns"]),
@@ -373,7 +393,6 @@ RECIPES = {
 OUTSIDE = {
     31: "theory: `audit.theory`",
     36: "a value model is fitted to labelled rollouts before it searches: `models.fit_values`",
-    76: "candidates of each next step, only one of which is executed: `data.grow` with `data.drawn`",
     87: "mended rollouts are made before supervised learning: `data.mend`",
     150: "offline planning of trajectories: `models.MultiScalePlanner`",
     151: "flows on graphs of states: `objectives.gflownet`",

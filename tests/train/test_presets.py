@@ -55,6 +55,7 @@ def test_a_dump_names_parts_and_writes_defaults_out():
             "filter": None,
             "begin": None,
             "external": None,
+            "steps": None,
         },
         "shaping": [{"part": "shaping.overlong", "limit": 20480, "buffer": 4096}],
         "reads": {},

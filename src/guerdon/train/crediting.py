@@ -59,9 +59,15 @@ class Flow:
 
     @property
     def baseline_rows(self) -> Bool[Tensor, "n"] | None:
-        """The rollouts that the others are compared with, where that is not all: those that stop where all began."""
+        """The rollouts that the others are compared with, where that is not all: those that stop where all began.
+
+        In a group of which none stops, all.
+        """
         stopped = self.rollouts.columns.get(STOPPED)
-        return None if stopped is None else torch.as_tensor(np.asarray(stopped, bool))
+        if stopped is None:
+            return None
+        some, group = np.asarray(stopped, bool), self.rollouts.groups
+        return torch.as_tensor(some | ~np.isin(group, group[some]))
 
     @property
     def written(self) -> Bool[Tensor, "n t"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -127,18 +128,61 @@ class Begin:
         stops: so many of the group, the last, do not go on: `stop` is put behind the beginning, and the policy answers.
             Credit that compares within the group (`group_relative`) compares with these.
         stop: ends the reasoning.
+        prior: for a cut at budgets, how likely each of them is the one, as weights; what is shorter is taken whole.
+            None: the begin, and the end of every step but the last, by equal chance.
+        share: of the prompts; the groups of the others are written from the prompt.
 
     Raises:
-        ValueError: for a cut that cannot be, or if stops is negative.
+        ValueError: for a cut that cannot be, or a number out of range.
     """
 
     cut: Any = "markers"
     stops: int = 0
     stop: str = "</think>"
+    prior: tuple[float, ...] | None = None
+    share: float = 1.0
 
     def __post_init__(self) -> None:
-        if Cut.of(self.cut).at == "turns" or self.stops < 0:
+        cut = Cut.of(self.cut)
+        if cut.at == "turns" or self.stops < 0:
             raise ValueError(f"texts are cut, not at turns; stops is at least 0, got {self.cut} and {self.stops}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is of the prompts, above 0 and at most 1, got {self.share}")
+        if self.prior is not None and (
+            cut.at != "budgets" or len(self.prior) != len(cut.budgets) or min(self.prior) < 0 or not sum(self.prior) > 0
+        ):
+            raise ValueError(f"prior is one weight for each budget of the cut, at least 0, not all 0, got {self.prior}")
+
+    def asks(self, number: int) -> bool:
+        """Whether a prompt is one of those that begin, by its number in the run: they are spread evenly."""
+        return math.floor((number + 1) * self.share) > math.floor(number * self.share)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Rollouts that are written step by step: a group of candidates for each next step, one of which is taken.
+
+    The candidates for a step go on from one place. They are scored, compared and learned from as a group, all of them;
+    what they go on from, the steps taken before, is part of their completions and is not learned from there.
+
+    Args:
+        end: texts that end a step, and belong to it.
+        most: steps of a prompt; the last of so many goes on to the end of the completion.
+        temperature: the step that is taken is drawn from softmax(advantage / temperature); 0: the best is.
+
+    Raises:
+        ValueError: if there is nothing to end a step with, or a number is out of range.
+    """
+
+    end: tuple[str, ...] = ("\n\n",)
+    most: int = 4
+    temperature: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not self.end or "" in self.end:
+            raise ValueError(f"end is the texts that end a step, none of them empty, got {self.end}")
+        if self.most < 1 or not self.temperature >= 0:
+            raise ValueError(f"most is at least 1, temperature at least 0, got {self.most} and {self.temperature}")
 
 
 @dataclass(frozen=True)
@@ -159,6 +203,7 @@ class Sampling:
         external: a column of the prompts with a completion that another has written, or a list of them: the last of
             each group's rollouts are those, scored like the others; the policy writes the rest. Of more than a group
             has rollouts, each step draws as many.
+        steps: groups of candidates for each next step; None: groups of whole rollouts.
 
     Raises:
         ValueError: if a number is below 1, or some settings exclude each other.
@@ -171,16 +216,17 @@ class Sampling:
     filter: Any = None
     begin: Begin | None = None
     external: str | None = None
+    steps: Steps | None = None
 
     def __post_init__(self) -> None:
         if self.group < 1 or self.rounds < 1:
             raise ValueError(f"group and rounds must be at least 1, got {self.group} and {self.rounds}")
         if self.pace is not None and (not self.dynamic or self.pace < 1):
             raise ValueError("pace is the most prompts of a round of dynamic sampling, at least 1: set dynamic: true")
-        if self.begin is not None and (self.begin.stops >= self.group or self.external is not None):
-            raise ValueError(
-                "begin: the policy writes the whole group, and some of it go on: no external, stops < group"
-            )
+        if self.begin is not None and (self.begin.stops > self.group or self.external is not None):
+            raise ValueError("begin: the policy writes the whole group: no external, and stops is at most group")
+        if self.steps is not None and (self.dynamic or self.begin is not None or self.external is not None):
+            raise ValueError("steps: every group goes on from the steps taken before: no begin, external or dynamic")
 
     def load_filter(self, *, allow_import: bool = False) -> Filter | None:
         """The filter, if there is one.

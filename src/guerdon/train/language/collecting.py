@@ -18,9 +18,9 @@ from guerdon.core.scores import Scores
 from guerdon.objectives import kl_penalty
 from guerdon.train.crediting import STOPPED
 from guerdon.train.distributed import gather, on_main, share
-from guerdon.train.language.beginnings import beginnings, stopping
+from guerdon.train.language.beginnings import Going, beginnings, last_steps, steps_taken, stopping
 from guerdon.train.language.generation import SamplingConfig, generate, uniforms
-from guerdon.train.language.job import Job
+from guerdon.train.language.job import DEPTH, STEP, Job
 from guerdon.train.language.losses import teaches_critic
 from guerdon.train.language.policy import borrowed, logprobs
 from guerdon.train.language.tokenizer import decode, encode_prompts, encode_text, pad
@@ -35,7 +35,8 @@ def collect(job: Job, step: int, context: Context) -> tuple[Rollouts, Scores, Sc
 
     What a filter leaves out has a score, and none to learn from. With dynamic sampling, groups without signal (or those
     that its filter leaves out) are replaced by others, for at most `sampling.rounds` rounds; what is then still missing
-    is made up of them.
+    is made up of them. Step by step, a round is of one step of all prompts that still go on, and all rounds are the
+    batch.
     """
     wanted, sampling = job.recipe.batch.prompts, job.method.sampling
     rounds: list[tuple[Rollouts, Mapping[Leaf, Scores]]] = []
@@ -43,9 +44,14 @@ def collect(job: Job, step: int, context: Context) -> tuple[Rollouts, Scores, Sc
     useful: list[np.ndarray[Any, Any]] = []
     kept: list[np.ndarray[Any, Any]] = []
     full = drawn = 0
-    for _ in range(sampling.rounds if sampling.dynamic else 1):
-        n = wanted if job.pace is None else job.pace.ask(wanted - full)
-        rollouts = _round(job, step, n, drawn, context)
+    going: list[Going] = []
+    for depth in range(sampling.steps.most if sampling.steps else sampling.rounds if sampling.dynamic else 1):
+        if sampling.steps is None:
+            n = wanted if job.pace is None else job.pace.ask(wanted - full)
+            rollouts = _round(job, step, n, drawn, context)
+        else:
+            going = going or [Going(row, []) for row in job.prompts.following(wanted, context)]
+            n, rollouts = len(going), _candidates(job, step, going, drawn, depth)
 
         def score(rollouts: Rollouts = rollouts) -> tuple[Scores, Any]:
             measured = job.engine.measure(job.reward.demand(rollouts), rollouts, context)
@@ -66,7 +72,11 @@ def collect(job: Job, step: int, context: Context) -> tuple[Rollouts, Scores, Sc
         drawn, full = drawn + n, full + count
         if job.pace is not None:
             job.pace.saw(kept=count, sampled=n)
-        if full >= wanted:
+        if sampling.steps is not None:
+            going = steps_taken(job, going, rollouts, scores, range(drawn - n, drawn), step=step)
+            if not going:
+                break
+        elif full >= wanted:
             if job.pace is not None:
                 job.pace.filled(kept=full, sampled=drawn)
             break
@@ -138,8 +148,10 @@ def _round(job: Job, step: int, n: int, drawn: int, context: Context) -> Rollout
     mine = share(job.accelerator, range(n))
     begun: dict[int, list[int]] = {}
     if sampling.begin is not None:
-        asked, numbers = [rows[i] for i in mine], [drawn + i for i in mine]
-        begun = dict(zip(mine, beginnings(job, asked, numbers, step=step), strict=True))
+        before = (step - 1) * job.recipe.batch.prompts + drawn
+        asked = [i for i in mine if sampling.begin.asks(before + i)]
+        found = beginnings(job, [rows[i] for i in asked], [drawn + i for i in asked], step=step)
+        begun = dict(zip(asked, found, strict=True))
     own, others, said = list[int](), list[int](), list[str]()
     for i in mine:
         texts = _external(job, rows[i], [job.recipe.seed, step, drawn + i])
@@ -149,17 +161,39 @@ def _round(job: Job, step: int, n: int, drawn: int, context: Context) -> Rollout
         said += texts
     parts = []
     if own:
-        stops = [sampling.begin is not None and k % group >= group - sampling.begin.stops for k in own]
+        going = group if sampling.begin is None else group - sampling.begin.stops
+        stops = [k // group in begun and k % group >= going for k in own]
         stop = stopping(job)
         written = sample(
             job, [rows[k // group] for k in own], [drawn * group + k for k in own], [k // group for k in own],
             job.recipe.sampling, step=step, stream=TRAINING,
             begun=[begun.get(k // group, []) + stop * stopped for k, stopped in zip(own, stops, strict=True)],
         )  # fmt: skip
-        parts.append(written.with_(columns={**written.columns, STOPPED: stops}) if stop else written)
+        parts.append(written.with_(columns={**written.columns, STOPPED: stops}) if sampling.begin else written)
     if others:
         parts.append(written_by_others(job, [rows[k // group] for k in others], [k // group for k in others], said))
     local = Rollouts.concat(parts, keep_groups=True).select(np.argsort([*own, *others])) if parts else None
+    return _of_all(job, local)
+
+
+def _candidates(job: Job, step: int, going: list[Going], drawn: int, depth: int) -> Rollouts:
+    """Candidates for the next step of prompts, after as many as were drawn, of all processes, in one order; on all."""
+    steps, group = job.method.sampling.steps, job.method.sampling.group
+    assert steps is not None
+    own = [k for i in share(job.accelerator, range(len(going))) for k in range(i * group, (i + 1) * group)]
+    local = None
+    if own:
+        written = sample(
+            job, [going[k // group].row for k in own], [drawn * group + k for k in own], [k // group for k in own],
+            job.recipe.sampling, step=step, stream=TRAINING, begun=[going[k // group].taken for k in own],
+            pause=steps.end if depth + 1 < steps.most else (),
+        )  # fmt: skip
+        said = {STEP: last_steps(written), DEPTH: [depth] * len(own)}
+        local = written.with_(columns={**written.columns, **said})
+    return _of_all(job, local)
+
+
+def _of_all(job: Job, local: Rollouts | None) -> Rollouts:
     return Rollouts.concat([part for part in gather(job.accelerator, local) if part is not None], keep_groups=True)
 
 
@@ -182,11 +216,12 @@ def sample(
     step: int,
     stream: int,
     begun: list[list[int]] | None = None,
+    pause: tuple[str, ...] = (),
 ) -> Rollouts:
     """This process's completions of some rows, whose randomness is that of their global numbers."""
     prompts = [row["prompt"] for row in rows]
     noise = uniforms(numbers, config.max_tokens, seed=job.recipe.seed, step=step, stream=stream)
-    generated = generate(job.policy, job.tokenizer, prompts, uniforms=noise, config=config, begun=begun)
+    generated = generate(job.policy, job.tokenizer, prompts, uniforms=noise, config=config, begun=begun, pause=pause)
     tokens = generated.tokens()
     if stream == TRAINING and job.method.sampling.external is not None:
         tokens = replace(tokens, origin=np.zeros(tokens.ids.shape, np.int64))

@@ -185,6 +185,7 @@ def generate(
     uniforms: Float[np.ndarray[Any, Any], "n max_tokens"],
     config: SamplingConfig,
     begun: Sequence[Sequence[int]] | None = None,
+    pause: tuple[str, ...] = (),
 ) -> Generated:
     """Sample one completion per prompt; the randomness is handed in.
 
@@ -203,6 +204,8 @@ def generate(
         config: how to sample.
         begun: tokens that each completion begins with, fewer than `max_tokens`, which they count towards. They are
             part of the completion and of its text, and not written; their log-probability and entropy are 0.
+        pause: texts behind which a completion is left off, to be gone on with from there: they stay in its text, and it
+            is not finished. Only what is written here is looked at.
 
     Raises:
         RecipeError: if a prompt cannot be encoded, or is so long that `max_tokens` more do not fit the model's context.
@@ -232,7 +235,7 @@ def generate(
     try:
         for a in range(0, len(prompts), rows):
             columns = (x[a : a + rows] for x in (chance, room, ids, logp, entropy, lengths, finished))
-            _sample(model, tokenizer, read[a : a + rows], config, *columns)
+            _sample(model, tokenizer, read[a : a + rows], config, pause, *columns)
     finally:
         model.train(training)
 
@@ -255,6 +258,7 @@ def _sample(
     tokenizer: Any,
     prompts: list[list[int]],
     config: SamplingConfig,
+    pause: tuple[str, ...],
     chance: Float[Tensor, "n t"],
     room: Int[Tensor, "n"],
     ids: Int[Tensor, "n t"],
@@ -301,6 +305,8 @@ def _sample(
         if config.stop:
             ended |= _stopped(tokenizer, ids[row, : t + 1], config.stop)
         finished[row[alive & ended]] = True
+        if pause:
+            ended |= _stopped(tokenizer, ids[row, : t + 1], pause)
         alive &= ~ended & (t + 1 < room[row])
         if t + 1 == config.max_tokens or not alive.any():
             break

@@ -18,6 +18,7 @@ from guerdon.core.errors import RecipeError
 from guerdon.core.rollouts import RESERVED, Rollouts, Tokens
 from guerdon.data import Filter, Pace
 from guerdon.engine import Engine, require
+from guerdon.rewards.probe import Cut
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train.checkpoint import Checkpoint
 from guerdon.train.crediting import STOPPED
@@ -31,7 +32,7 @@ from guerdon.train.language.policy import build
 from guerdon.train.language.teach import teach
 from guerdon.train.language.tokenizer import encode_prompts, encode_text
 from guerdon.train.loop import Standing, last_checkpoint, reference
-from guerdon.train.method import Begin
+from guerdon.train.method import Begin, Sampling
 from guerdon.train.progress import ticker
 from guerdon.train.prompts import Prompts, Row
 from guerdon.train.recipe import OWN_MODELS, Recipe
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from guerdon.core.protocols import Model
+
+# What rollouts that are written step by step say of themselves: the text of the step, and how many were taken before.
+STEP, DEPTH = "step", "depth"
 
 
 @dataclass(kw_only=True)
@@ -105,14 +109,17 @@ def prepare(
     reward = recipe.load_reward(allow_import=allow_import)
     accuracy = spec.load(recipe.evaluation.accuracy, allow_import=allow_import)
     held_out = prompts.held_out(recipe.evaluation.prompts)
-    _check_columns((reward, accuracy), held_out[0], [*OWN_MODELS, *recipe.models])
+    models = [*OWN_MODELS, *recipe.models]
+    _check_columns(accuracy, held_out[0], models)
+    _check_columns(reward, {**held_out[0], **_told(method.sampling)}, models)
     if method.sampling.external is not None:
         prompts.check_external(method.sampling.external)
     policy, tokenizer = build(recipe.policy, seed=recipe.seed)
     encoded = encode_prompts(tokenizer, [row["prompt"] for row in held_out])
     check_context(policy, encoded, recipe.sampling.max_tokens)
+    _check_told(method.sampling, held_out[0])
     if method.sampling.begin is not None:
-        _check_begin(method.sampling.begin, held_out[0], tokenizer, recipe.sampling.max_tokens)
+        _check_begin(method.sampling.begin, tokenizer, recipe.sampling.max_tokens)
     policy.to(accelerator.device)
     told = models_of(method).values()
     named = {
@@ -187,19 +194,42 @@ def _models(job: Job, named: Mapping[str, tuple[Any, Any]]) -> dict[str, Model]:
     return models
 
 
-def _check_begin(begin: Begin, row: Row, tokenizer: Any, limit: int) -> None:
-    """Check that rollouts can stop where they begin, and can say that they did.
+def _told(sampling: Sampling) -> Row:
+    """The columns that sampling adds to those of the prompts, with a value such as they hold."""
+    begun = {} if sampling.begin is None else {STOPPED: False}
+    return begun | ({} if sampling.steps is None else {STEP: "", DEPTH: 0})
+
+
+def _check_told(sampling: Sampling, row: Row) -> None:
+    """Check that what sampling says of rollouts has a name of its own.
 
     Raises:
-        RecipeError: if the text that stops them leaves no room for an answer, or prompts have a column of that name.
+        RecipeError: if prompts have a column of that name.
+    """
+    for name in _told(sampling):
+        if name in row:
+            setting = "begin" if name == STOPPED else "steps"
+            said = {STOPPED: "which rollouts stop", STEP: "the step that was written", DEPTH: "how many came before"}
+            raise RecipeError(f"method.sampling.{setting}: prompts have a column {name!r}, which says {said[name]}")
+
+
+def _check_begin(begin: Begin, tokenizer: Any, limit: int) -> None:
+    """Check that rollouts can stop where they begin, and at the budgets that they should.
+
+    Raises:
+        RecipeError: if the text that stops them, or a budget, leaves no room for an answer.
     """
     stop = encode_text(tokenizer, begin.stop) if begin.stops else []
     if begin.stops and not 0 < len(stop) < limit:
         raise RecipeError(
             f"method.sampling.begin.stop: {begin.stop!r} is {len(stop)} tokens, of a completion's {limit}"
         )
-    if STOPPED in row:
-        raise RecipeError(f"method.sampling.begin: prompts have a column {STOPPED!r}, which says which rollouts stop")
+    cut = Cut.of(begin.cut)
+    if begin.prior is not None and cut.unit == "tokens" and cut.budgets[-1] + len(stop) >= limit:
+        raise RecipeError(
+            f"method.sampling.begin.cut: a budget of {cut.budgets[-1]} tokens and {len(stop)} that stop leave none of "
+            f"a completion's {limit}: lower the budget or raise sampling.max_tokens"
+        )
 
 
 def _check_reader(
@@ -218,8 +248,8 @@ def _check_reader(
         raise RecipeError(f"{place}: {error}") from error
 
 
-def _check_columns(rewards: Sequence[Reward], row: Row, models: Sequence[str]) -> None:
-    """Check, before any work, that rollouts of these prompts will have what the rewards read.
+def _check_columns(reward: Reward, row: Row, models: Sequence[str]) -> None:
+    """Check, before any work, that rollouts of these prompts will have what a reward reads.
 
     Raises:
         MissingInput: naming the column, who reads it, and what there is.
@@ -228,5 +258,4 @@ def _check_columns(rewards: Sequence[Reward], row: Row, models: Sequence[str]) -
     nothing = np.zeros((1, 0), bool)
     tokens = Tokens(np.zeros((1, 0), np.int64), written=nothing, attended=nothing)
     rollouts = Rollouts([row["prompt"]], [""], columns, tokens=tokens)
-    for reward in rewards:
-        require(reward, rollouts, Context(rollouts, models=dict.fromkeys(models, cast("Model", None))))
+    require(reward, rollouts, Context(rollouts, models=dict.fromkeys(models, cast("Model", None))))

@@ -69,7 +69,7 @@ def learn(
     losses, norms, sums, errors = [], [], [], []
     for number in range(batch.passes):
         order = torch.arange(len(units)) if once else shuffled(len(units), recipe.seed, step, number)
-        for chosen in order.chunk(batch.minibatches):
+        for chosen in order.tensor_split(batch.minibatches):
             whole = experience.select(torch.cat([units[i] for i in chosen]))
             mine = [units[i] for i in share(accelerator, chosen.tolist())]
             micro = _micro_batches(experience, mine, method, batch.micro, every_row=critic is not None)
