@@ -17,7 +17,7 @@ from guerdon.credit import group_relative
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train import comparison as comparisons, presets, recipe as recipes
 from guerdon.train.language import demonstrations
-from guerdon.train.method import KL, Begin, Blend, Method, Sampling, Steps, options
+from guerdon.train.method import KL, Begin, Blend, Guided, Method, Sampling, Steps, options
 from guerdon.train.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +71,7 @@ SECTIONS = dict(settings()) | {
     "method.sampling": Sampling,
     "method.sampling.begin": Begin,
     "method.sampling.steps": Steps,
+    "method.sampling.guided": Guided,
 }
 
 
@@ -144,12 +145,13 @@ def test_every_filter_is_there():
     assert shown == filters - {"Filter", "chain"}
 
 
-def test_every_option_of_the_demonstrations_is_there():
-    parameters = inspect.signature(demonstrations.scratchpad).parameters
-    shown = table("teach", first="option")
+@pytest.mark.parametrize("kind", ["scratchpad", "column"])
+def test_every_option_of_the_demonstrations_is_there(kind):
+    parameters = inspect.signature(getattr(demonstrations, kind)).parameters
+    shown = table("teach", first=f"option of `{kind}`")
     assert list(shown) == list(parameters)
     for name, parameter in parameters.items():
-        assert_same(name, shown[name], parameter.default)
+        assert_default(name, shown[name], MISSING if parameter.default is parameter.empty else parameter.default)
 
 
 @pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))

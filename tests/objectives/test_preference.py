@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from guerdon.objectives import group_margins, pair_loss, pair_terms, ranked_loss, unpaired_loss
+from guerdon.objectives import group_margins, group_preference, pair_loss, pair_terms, ranked_loss, unpaired_loss
 
 
 def sigma(x):
@@ -259,3 +259,71 @@ def test_finite_in_finite_out(n, seed, size):
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+# DPO within groups
+
+
+def attempts():
+    """Two groups that take turns and one whose rewards are equal; the last row of the first has no tokens."""
+    generator = torch.Generator().manual_seed(0)
+    logp, ref_logp = (-torch.rand(8, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    mask = torch.arange(3) < torch.tensor([3, 2, 1, 3, 3, 2, 0, 1])[:, None]
+    rewards = numbers(1.0, 0.0, 0.0, 1.0, 1.0, 2.0, 1.0, 2.0)
+    return logp, ref_logp, rewards, torch.tensor([4, 9, 4, 9, 4, 6, 4, 6]), mask
+
+
+def test_agent_rlvr_dpo_is_over_every_pass_with_every_failure_of_a_group():
+    """A group weighs the same with two pairs as with one, and with none it counts among those that are averaged."""
+    logp, ref_logp, rewards, groups, mask = attempts()
+    d = [sum(logp[i, t] - ref_logp[i, t] for t in range(3) if mask[i, t]) for i in range(8)]
+    terms = {pair: -math.log(sigma(0.3 * (d[pair[0]] - d[pair[1]]))) for pair in [(0, 2), (4, 2), (3, 1)]}
+    expected = ((terms[0, 2] + terms[4, 2]) / 2 + terms[3, 1]) / 3
+    loss, sums = group_preference(logp, ref_logp, rewards, groups, mask, beta=0.3)
+    assert loss.item() == pytest.approx(expected)
+    right = sum(term < math.log(2) for term in terms.values())
+    assert {name: value.item() for name, value in sums.items()} == {
+        "tokens": 15, "groups": 3, "kept": 2, "pairs": 3, "right": right
+    }  # fmt: skip
+
+
+def test_dpo_within_groups_pulls_on_the_written_tokens_of_pairs_only():
+    """∂loss/∂logp of a group of two is −β σ(−margin) on the better, the opposite on the worse, over two groups."""
+    logp, ref_logp = numbers(0.0, 0.5).repeat(2, 1).T.contiguous(), torch.zeros(2, 2, dtype=torch.float64)
+    logp = torch.cat([logp, logp]).requires_grad_()
+    ref_logp = torch.cat([ref_logp, ref_logp]).requires_grad_()
+    mask = torch.tensor([[True, True], [True, False]] * 2)
+    rewards, groups = numbers(1.0, 0.0, 5.0, 5.0), torch.tensor([0, 0, 1, 1])
+    group_preference(logp, ref_logp, rewards, groups, mask, beta=2.0)[0].backward()
+    pull = 2.0 * sigma(2.0 * 0.5) / 2
+    assert logp.grad.flatten().tolist() == pytest.approx([-pull, -pull, pull, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert ref_logp.grad is None
+
+
+def test_losses_of_dpo_within_groups_add_up():
+    logp, ref_logp, rewards, groups, mask = attempts()
+    whole = group_preference(logp, ref_logp, rewards, groups, mask)[0]
+    parts = [
+        group_preference(*(x[groups == g] for x in (logp, ref_logp, rewards, groups, mask)), denominator=3.0)[0]
+        for g in (4, 6, 9)
+    ]
+    assert sum(parts).item() == pytest.approx(whole.item())
+
+
+@pytest.mark.parametrize("rows", [[], [6], [5, 7]])
+def test_without_a_pair_dpo_within_groups_is_nothing(rows):
+    logp, *rest = (x[rows] for x in attempts())
+    loss, _ = group_preference(logp.requires_grad_(), *rest)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert not logp.grad.any()
+
+
+def test_dpo_within_groups_refuses_what_does_not_fit():
+    logp, ref_logp, rewards, groups, mask = attempts()
+    with pytest.raises(ValueError, match="one shape"):
+        group_preference(logp, ref_logp[:, :2], rewards, groups, mask)
+    with pytest.raises(ValueError, match="one per row"):
+        group_preference(logp, ref_logp, rewards[:2], groups, mask)
+    with pytest.raises(ValueError, match="beta must be above 0"):
+        group_preference(logp, ref_logp, rewards, groups, mask, beta=0.0)

@@ -113,3 +113,9 @@ def test_a_run_with_drawn_completions_goes_on_bit_for_bit(recipe, tmp_path, monk
 
     stopped(monkeypatch, loop.train, of, tmp_path / "stopped", after=2)
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+
+
+def test_a_dataset_is_looked_at_in_its_first_task(tiny, tmp_path):
+    of = tiny(method={"preset": "rl_plus", "sampling": {"group": 4}})
+    with pytest.raises(RecipeError, match="prompts have no 'demonstration'"):
+        loop.train(of, tmp_path / "run")

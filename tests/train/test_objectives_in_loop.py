@@ -120,6 +120,14 @@ def by_hand(preset, logits, logp, data, models):
         zeta = torch.where(mask, logp - data.ref_logp, 0.0).sum(1) - data.rewards / 0.5
         parts = [zeta[(groups == g) & mask.any(1)] for g in (3, 7)]
         return sum(((part - part.mean().detach()) ** 2).sum() for part in parts) / 7
+    if preset == "group_dpo":
+        d, groups_losses = torch.where(mask, logp - data.ref_logp, 0.0).sum(1), []
+        for g in (3, 7):
+            rows = [i for i in range(7) if groups[i] == g]
+            pairs = [(i, j) for i in rows for j in rows if data.rewards[i] > data.rewards[j]]
+            terms = [-torch.nn.functional.logsigmoid(0.1 * (d[i] - d[j])) for i, j in pairs]
+            groups_losses.append(sum(terms) / len(terms))
+        return sum(groups_losses) / 2
     if preset == "rl_plus":
         entropy = -(logits.log_softmax(-1) * logits.softmax(-1)).sum(-1)
         D = denominator(mask, "constant", length=LIMIT)
@@ -137,7 +145,7 @@ def by_hand(preset, logits, logp, data, models):
     return policy_gradient(logp, old, far, mask, off_policy=cap)[0]
 
 
-PRESETS = ["real", "drpo", "balance", "rl_plus", "opd", "exopd", "aligndistil"]
+PRESETS = ["real", "drpo", "balance", "group_dpo", "rl_plus", "opd", "exopd", "aligndistil"]
 
 
 @pytest.mark.parametrize("micro", [1, 3, 64])
@@ -226,6 +234,20 @@ def test_the_share_of_groups_with_both_labels_is_reported(recipe):
     metrics, _ = update(recipe("real", 4), data)
     assert metrics["kept"] == 0.5
     assert "groups" not in metrics
+
+
+def test_the_share_of_pairs_in_their_order_is_reported(recipe):
+    """Pairs are counted over all micro-batches, and are no mean over tokens."""
+    data = experience()
+    metrics, _ = update(recipe("group_dpo", 4), data)
+    policy, _ = build(recipe("group_dpo").policy, seed=1)
+    d = torch.where(data.mask, read(policy, data)[1] - data.ref_logp, 0.0).sum(1)
+    rows = range(7)
+    pairs = [
+        (i, j) for i in rows for j in rows if data.groups[i] == data.groups[j] and data.rewards[i] > data.rewards[j]
+    ]
+    assert metrics["right"] == pytest.approx(np.mean([bool(d[i] > d[j]) for i, j in pairs]))
+    assert "pairs" not in metrics
 
 
 def test_rows_without_an_advantage_are_learned_from_where_the_objective_reads_none(recipe):

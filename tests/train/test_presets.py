@@ -56,6 +56,7 @@ def test_a_dump_names_parts_and_writes_defaults_out():
             "begin": None,
             "external": None,
             "steps": None,
+            "guided": None,
         },
         "shaping": [{"part": "shaping.overlong", "limit": 20480, "buffer": 4096}],
         "reads": {},

@@ -76,7 +76,18 @@ def test_two_processes_follow_the_run_of_one(tiny_file, tmp_path):
             assert mine.keys() == ours.keys()
             learned = {name for name in mine if name.startswith(("weight/", "service/"))}
             assert len(learned) == (4 if kind == "writing" else 0)
-            same = {"loss", "grad_norm", "reward", "length", "kl", "entropy", "vendi", "no_signal", *learned, "unsolved"}
+            same = {
+                "loss",
+                "grad_norm",
+                "reward",
+                "length",
+                "kl",
+                "entropy",
+                "vendi",
+                "no_signal",
+                *learned,
+                "unsolved",
+            }
             for name in same & mine.keys():
                 assert ours[name] == pytest.approx(mine[name], rel=1e-4, abs=1e-6), (kind, name)
         ends = [checkpoints.latest(run.folder / "checkpoints")[0] for run in (alone, together)]

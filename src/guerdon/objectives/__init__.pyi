@@ -34,6 +34,7 @@ from .off_policy import (
 from .policy import policy_gradient as policy_gradient, token_means as token_means
 from .preference import (
     group_margins as group_margins,
+    group_preference as group_preference,
     pair_loss as pair_loss,
     pair_terms as pair_terms,
     ranked_loss as ranked_loss,

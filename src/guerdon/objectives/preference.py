@@ -305,6 +305,75 @@ def group_margins(
     return margins
 
 
+def group_preference(
+    logp: Float[Tensor, "n t"],
+    ref_logp: Float[Tensor, "n t"],
+    rewards: Float[Tensor, "n"],
+    groups: Int[Tensor, "n"],
+    mask: Bool[Tensor, "n t"],
+    *,
+    beta: float = 0.1,
+    denominator: float | Float[Tensor, ""] | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    r"""DPO within groups: of any two rollouts of a prompt, the one with the larger reward is preferred.
+
+        loss = 1/G Σ_g mean over the pairs of g of −log σ(β (d_w − d_l))        d = Σₜ (logpₜ − ref_logpₜ)
+
+    With rewards of 0 and 1 the pairs are every pass with every failure of the same prompt; equals are no pair. Every
+    prompt weighs the same, however many pairs it has; one without any adds nothing, and counts among the G.
+
+    Losses of parts add up to the whole with `denominator` given, if no group is cut in two. A row without written
+    tokens is in no group. Takes n² numbers.
+
+    Args:
+        logp: log-probabilities of the tokens under the policy, in nats; gradients pass.
+        ref_logp: under the reference; no gradient passes.
+        rewards: any real unit; only their order counts.
+        groups: rows with equal numbers answer the same prompt; in any order.
+        mask: True at the tokens that count.
+        beta: β > 0, how much a nat of log-ratio is worth.
+        denominator: the number of groups of the whole batch, where this is a part of it.
+
+    Returns:
+        The loss, 0 without pairs; and sums, detached: "tokens", "groups" (all), "kept" (with a pair), "pairs", and
+        "right" (pairs whose log-ratios are in their order).
+
+    Raises:
+        ValueError: if the shapes do not fit, or β is not above 0.
+
+    Source: DPO (arXiv 2305.18290) on pairs of attempts at one task, as in Agent-RLVR (2506.11425).
+
+    >>> logp, here = torch.tensor([[1.0], [0.0], [0.0]]), torch.ones(3, 1, dtype=bool)
+    >>> rewards, groups = torch.tensor([1.0, 0.0, 1.0]), torch.zeros(3, dtype=int)
+    >>> loss, _ = group_preference(logp, 0 * logp, rewards, groups, here, beta=1.0)
+    >>> round(loss.item(), 4)  # the mean of −log σ(1) and −log σ(0)
+    0.5032
+    """
+    if not logp.shape == ref_logp.shape == mask.shape or logp.ndim != 2:
+        shapes = [tuple(x.shape) for x in (logp, ref_logp, mask)]
+        raise ValueError(f"logp, ref_logp and mask must have one shape (n, t), got {shapes}")
+    if not rewards.shape == groups.shape == logp.shape[:1]:
+        shapes = [tuple(x.shape) for x in (rewards, groups)]
+        raise ValueError(f"rewards and groups must be ({len(logp)},), one per row, got {shapes}")
+    if not beta > 0:
+        raise ValueError(f"beta must be above 0, got {beta}")
+    wide = torch.promote_types(logp.dtype, torch.float32)
+    now, then = (torch.where(mask, x.to(wide), 0.0) for x in (logp, ref_logp.detach()))
+    scores, written = (now - then).sum(1), mask.any(1)
+    distinct, group = torch.unique(groups, return_inverse=True)
+    together = (group[:, None] == group) & written[:, None] & written
+    better, worse = (together & (rewards[:, None] > rewards)).nonzero(as_tuple=True)
+    margins = beta * (scores[better] - scores[worse])
+    zeros = torch.zeros(len(distinct), dtype=wide, device=logp.device)
+    total = zeros.index_add(0, group[better], pair_terms(margins))
+    count = zeros.index_add(0, group[better], torch.ones_like(margins))
+    number = torch.unique(groups[written]).numel()
+    loss = (total / count.clamp(min=1)).sum() / (max(number, 1) if denominator is None else denominator)
+    sums = {"tokens": mask.sum(), "groups": torch.tensor(number), "kept": (count > 0).sum(), "pairs": count.sum()}
+    sums["right"] = (margins > 0).sum()
+    return loss, {name: value.detach().to(loss) for name, value in sums.items()}
+
+
 def _beside(value: float | Tensor, margins: Tensor, name: str) -> Tensor:
     """A number, or one for each margin; a constant."""
     found = torch.as_tensor(value, device=margins.device).detach().to(torch.promote_types(margins.dtype, torch.float32))

@@ -186,6 +186,38 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class Guided:
+    """Rollouts of a group that are written with guidance in the prompt: a plan, where to look, what went wrong before.
+
+    They are scored and compared with the others of their group. What is learned is to write them without guidance,
+    unless it is kept.
+
+    Args:
+        column: of the prompts, with guidance as a text. Prompts without (None, or empty) are answered as they are.
+        rollouts: so many of those that the policy writes for a prompt, the last.
+        template: of the prompt with guidance, `{prompt}` and `{guidance}` in their places; other fields are columns. Of
+            chat messages, the user's last is the prompt.
+        keep: learn them with the guidance in the prompt. Otherwise every probability that is learned from is that of
+            the rollout behind the plain prompt, and the tokens are another's than the policy's: it would not often
+            have written them there.
+
+    Raises:
+        ValueError: if rollouts is below 1, or the template leaves out the prompt or the guidance.
+    """
+
+    column: str
+    rollouts: int = 4
+    template: str = "{prompt}\n\n{guidance}"
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rollouts < 1:
+            raise ValueError(f"rollouts must be at least 1, got {self.rollouts}")
+        if not all(field in self.template for field in ("{prompt}", "{guidance}")):
+            raise ValueError(f"template has a {{prompt}} and a {{guidance}}, got {self.template!r}")
+
+
+@dataclass(frozen=True)
 class Sampling:
     """Which rollouts a batch is made of.
 
@@ -204,6 +236,7 @@ class Sampling:
             each group's rollouts are those, scored like the others; the policy writes the rest. Of more than a group
             has rollouts, each step draws as many.
         steps: groups of candidates for each next step; None: groups of whole rollouts.
+        guided: some of the rollouts are written with guidance in the prompt; None: none.
 
     Raises:
         ValueError: if a number is below 1, or some settings exclude each other.
@@ -217,6 +250,7 @@ class Sampling:
     begin: Begin | None = None
     external: str | None = None
     steps: Steps | None = None
+    guided: Guided | None = None
 
     def __post_init__(self) -> None:
         if self.group < 1 or self.rounds < 1:
@@ -225,8 +259,19 @@ class Sampling:
             raise ValueError("pace is the most prompts of a round of dynamic sampling, at least 1: set dynamic: true")
         if self.begin is not None and (self.begin.stops > self.group or self.external is not None):
             raise ValueError("begin: the policy writes the whole group: no external, and stops is at most group")
-        if self.steps is not None and (self.dynamic or self.begin is not None or self.external is not None):
-            raise ValueError("steps: every group goes on from the steps taken before: no begin, external or dynamic")
+        if self.steps is not None and (self.dynamic or self.begin or self.external is not None or self.guided):
+            raise ValueError(
+                "steps: every group goes on from the steps taken before: no begin, external, guided or dynamic"
+            )
+        if self.guided is not None and (self.begin is not None or self.guided.rollouts > self.group):
+            raise ValueError(
+                f"guided: at most the {self.group} rollouts of a group, which begin at the prompt: leave out begin"
+            )
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some tokens are not what the policy wrote at the prompt that they are learned from."""
+        return self.external is not None or (self.guided is not None and not self.guided.keep)
 
     def load_filter(self, *, allow_import: bool = False) -> Filter | None:
         """The filter, if there is one.

@@ -32,6 +32,7 @@ from guerdon.objectives import (
     clip,
     decoupled_reward,
     extrapolated_policy_gradient,
+    group_preference,
     hybrid_policy_gradient,
     kl_hinge,
     policy_gradient,
@@ -172,6 +173,11 @@ real = Method(credit=group_relative, objective=rewards_as_labels)
 # Source: DRPO (arXiv 2510.04474; Optimization-AI/DRPO): λ = 0.1 on how short a right rollout is, τ = 10, a squared
 # hinge on the KL to the policy that wrote them, 8 rollouts. No credit, as for `real`.
 drpo = Method(credit=group_relative, objective=decoupled_reward, constraint=kl_hinge)
+
+# Source: DPO (arXiv 2305.18290), β = 0.1, on every pass with every failure of a prompt, as Agent-RLVR (2506.11425)
+# pairs attempts; its attempts that were made under guidance are `sampling: {guided: {column: …}}`. 8 rollouts are
+# TRL's. No credit, as for `real`.
+group_dpo = Method(credit=group_relative, objective=group_preference)
 
 # Source: G-OPD (arXiv 2602.12125): the teacher's log-probabilities in place of a reward, one rollout per prompt; and
 # 1.25 times the way from the reference, which is the policy at its start (or `reads: {ref_logp: NAME}`).
@@ -384,8 +390,8 @@ def load(name: str, **changes: Any) -> Method:
     Args:
         name: of a preset: grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, reinforce, rloo, w_reinforce, psr, nsr,
             grpo_n, gspo_n, wgrpo, tempo, pure, dler, prime, istar, igpo, spae, real, drpo, opd, exopd, aligndistil,
-            rl_plus, gflownet_tb, b_coder, ppo, vsrm, rlfr, mrt, prof, pf_ppo or vl_dac; for denoising policies
-            flow_grpo, dense_grpo or g2rpo.
+            rl_plus, gflownet_tb, b_coder, ppo, vsrm, rlfr, mrt, prof, pf_ppo, vl_dac or group_dpo; for denoising
+            policies flow_grpo, dense_grpo or g2rpo.
         changes: what differs, by field; see `Method.override`.
 
     Raises:

@@ -247,8 +247,12 @@ class Prompts:
         Raises:
             RecipeError: if there is no such column, or it holds something else.
         """
-        for raw in self._training if self.config.dataset is None else self._training[:1]:
-            completions(self._row(raw), column)
+        for row in self.known():
+            completions(row, column)
+
+    def known(self) -> Iterator[Row]:
+        """Rows of training that can be looked at before any work: all of a file, or the first of a dataset."""
+        return map(self._row, self._training if self.config.dataset is None else [self._training[0]])
 
     def held_out(self, n: int) -> list[Row]:
         """The first `n` evaluation rows: distinct prompts, none of which `draw` ever gives.
@@ -311,8 +315,13 @@ class Prompts:
         return {"prompt": _addressed(prompt, config), **columns}
 
 
-def completions(row: Row, column: str) -> list[str]:
+def completions(row: Mapping[str, Any], column: str, *, setting: str = "method.sampling.external") -> list[str]:
     """The completions that a row brings with it, which another has written: one, several, or none.
+
+    Args:
+        row: of the prompts.
+        column: where they stand.
+        setting: that names the column, for the message.
 
     Raises:
         RecipeError: if there is no such column, or it holds something else.
@@ -321,11 +330,11 @@ def completions(row: Row, column: str) -> list[str]:
     ['2', '1+1']
     """
     if column not in row:
-        raise RecipeError(f"method.sampling.external: prompts have no {column!r}: {nearest(column, row)}")
+        raise RecipeError(f"{setting}: prompts have no {column!r}: {nearest(column, row)}")
     value = row[column]
     said = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(text, str) for text in said):
-        raise RecipeError(f"method.sampling.external: {column!r} holds texts or lists of texts, got {value!r:.80}")
+        raise RecipeError(f"{setting}: {column!r} holds texts or lists of texts, got {value!r:.80}")
     return [text for text in said if text]
 
 

@@ -239,7 +239,8 @@ def _check(method: Method) -> None:
         "kl.corrected": method.kl.corrected, "entropy": method.entropy, "constraint": method.constraint,
         "sampling.dynamic": method.sampling.dynamic, "sampling.external": method.sampling.external,
         "sampling.filter": method.sampling.filter, "sampling.begin": method.sampling.begin,
-        "sampling.steps": method.sampling.steps, "reads": method.reads, "blend": method.blend,
+        "sampling.guided": method.sampling.guided, "sampling.steps": method.sampling.steps, "reads": method.reads,
+        "blend": method.blend,
     }  # fmt: skip
     for setting, value in settings.items():
         if value:

@@ -20,10 +20,11 @@ from guerdon.train.crediting import STOPPED
 from guerdon.train.distributed import gather, on_main, share
 from guerdon.train.language.beginnings import Going, beginnings, last_steps, steps_taken, stopping
 from guerdon.train.language.generation import SamplingConfig, generate, uniforms
+from guerdon.train.language.guidance import GUIDED, with_guidance
 from guerdon.train.language.job import DEPTH, STEP, Job
 from guerdon.train.language.losses import teaches_critic
 from guerdon.train.language.policy import borrowed, logprobs
-from guerdon.train.language.tokenizer import decode, encode_prompts, encode_text, pad
+from guerdon.train.language.tokenizer import Prompt, decode, encode_prompts, encode_text, pad
 from guerdon.train.prompts import Row, completions
 from guerdon.train.scoring import Abstentions, credited, informative
 
@@ -130,8 +131,10 @@ def _described(rollouts: Rollouts, scores: Scores, signal: np.ndarray[Any, Any])
     if tokens.ref_logp is not None:
         logp, ref_logp = (torch.as_tensor(x).double() for x in (tokens.logp, tokens.ref_logp))
         per_token["kl"] = kl_penalty(logp, ref_logp, mask=written)
+    helped = {"reward_guided": True, "reward_unguided": False} if GUIDED in rollouts.columns else {}
     return {
         "reward": scores.mean(),
+        **{name: scores.select(np.equal(rollouts.column(GUIDED), how)).mean() for name, how in helped.items()},
         "parts": {name: part.mean() for name, part in scores.parts.items()},
         "length": float(rollouts.lengths().mean()),
         **{name: float(values[written].mean()) for name, values in per_token.items()},
@@ -153,10 +156,12 @@ def _round(job: Job, step: int, n: int, drawn: int, context: Context) -> Rollout
         found = beginnings(job, [rows[i] for i in asked], [drawn + i for i in asked], step=step)
         begun = dict(zip(asked, found, strict=True))
     own, others, said = list[int](), list[int](), list[str]()
+    told: dict[int, Prompt] = {}
     for i in mine:
         texts = _external(job, rows[i], [job.recipe.seed, step, drawn + i])
         first = (i + 1) * group - len(texts)
         own += range(i * group, first)
+        told |= _told(job, rows[i], range(i * group, first))
         others += range(first, (i + 1) * group)
         said += texts
     parts = []
@@ -168,11 +173,14 @@ def _round(job: Job, step: int, n: int, drawn: int, context: Context) -> Rollout
             job, [rows[k // group] for k in own], [drawn * group + k for k in own], [k // group for k in own],
             job.recipe.sampling, step=step, stream=TRAINING,
             begun=[begun.get(k // group, []) + stop * stopped for k, stopped in zip(own, stops, strict=True)],
+            told={place: told[k] for place, k in enumerate(own) if k in told},
         )  # fmt: skip
         parts.append(written.with_(columns={**written.columns, STOPPED: stops}) if sampling.begin else written)
     if others:
         parts.append(written_by_others(job, [rows[k // group] for k in others], [k // group for k in others], said))
     local = Rollouts.concat(parts, keep_groups=True).select(np.argsort([*own, *others])) if parts else None
+    if local is not None and sampling.guided is not None:
+        local = local.with_(columns={**local.columns, GUIDED: [k in told for k in sorted([*own, *others])]})
     return _of_all(job, local)
 
 
@@ -197,6 +205,13 @@ def _of_all(job: Job, local: Rollouts | None) -> Rollouts:
     return Rollouts.concat([part for part in gather(job.accelerator, local) if part is not None], keep_groups=True)
 
 
+def _told(job: Job, row: Row, places: range) -> dict[int, Prompt]:
+    """The prompts of a group's rollouts that are written with guidance, by their places: the last of them."""
+    guided = job.method.sampling.guided
+    prompt = None if guided is None else with_guidance(row, guided)
+    return {} if guided is None or prompt is None else dict.fromkeys(places[-guided.rollouts :], prompt)
+
+
 def _external(job: Job, row: Row, key: list[int]) -> list[str]:
     """The completions in a group that another has written: of more than it has rollouts, as many, by the key."""
     sampling = job.method.sampling
@@ -217,17 +232,42 @@ def sample(
     stream: int,
     begun: list[list[int]] | None = None,
     pause: tuple[str, ...] = (),
+    told: Mapping[int, Prompt] | None = None,
 ) -> Rollouts:
-    """This process's completions of some rows, whose randomness is that of their global numbers."""
-    prompts = [row["prompt"] for row in rows]
+    """This process's completions of some rows, whose randomness is that of their global numbers.
+
+    Args:
+        told: other prompts than the rows', which some completions are written with; see `Guided`.
+    """
+    told, guided = told or {}, job.method.sampling.guided
+    prompts: list[Prompt] = [told.get(i, row["prompt"]) for i, row in enumerate(rows)]
     noise = uniforms(numbers, config.max_tokens, seed=job.recipe.seed, step=step, stream=stream)
     generated = generate(job.policy, job.tokenizer, prompts, uniforms=noise, config=config, begun=begun, pause=pause)
-    tokens = generated.tokens()
-    if stream == TRAINING and job.method.sampling.external is not None:
+    tokens, prompt_ids, prompt_mask = generated.tokens(), generated.prompt_ids, generated.prompt_mask
+    if stream == TRAINING and job.method.sampling.mixed:
         tokens = replace(tokens, origin=np.zeros(tokens.ids.shape, np.int64))
+    if told and guided is not None and guided.keep:
+        rows = [{**row, "prompt": prompt} for row, prompt in zip(rows, prompts, strict=True)]
+    elif told:
+        tokens, prompt_ids, prompt_mask = _without(job, tokens, [row["prompt"] for row in rows], list(told))
     if stream == TRAINING:
-        tokens = _read(job, tokens, generated.prompt_ids, generated.prompt_mask)
+        tokens = _read(job, tokens, prompt_ids, prompt_mask)
     return _rollouts(rows, groups, generated.texts, generated.finished.cpu().numpy(), tokens)
+
+
+def _without(job: Job, tokens: Tokens, prompts: list[Prompt], guided: list[int]) -> tuple[Tokens, Tensor, Tensor]:
+    """Tokens as they are learned from, with the prompts they are learned behind, encoded.
+
+    What some rows wrote under guidance is of another origin than the policy, and its log-probabilities and entropies
+    are the policy's behind the plain prompt.
+    """
+    device, pad_id = job.accelerator.device, job.tokenizer.pad_token_id
+    prompt_ids, prompt_mask = (x.to(device) for x in pad(encode_prompts(job.tokenizer, prompts), pad_id, side="left"))
+    ids, attended = (torch.as_tensor(x[guided], device=device) for x in (tokens.ids, tokens.attended))
+    logp, entropy, origin = (np.array(x) for x in (tokens.logp, tokens.entropy, tokens.origin))
+    logp[guided], entropy[guided] = _logprobs(job, prompt_ids[guided], prompt_mask[guided], ids, attended)
+    origin[guided] = tokens.written[guided]
+    return replace(tokens, logp=logp, entropy=entropy, origin=origin), prompt_ids, prompt_mask
 
 
 def written_by_others(job: Job, rows: list[Row], groups: list[int], said: list[str]) -> Rollouts:

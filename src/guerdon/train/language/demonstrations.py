@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from guerdon.core.errors import RecipeError
+from guerdon.train.prompts import completions
 
-Demonstrate = Callable[[Mapping[str, Any], np.random.Generator], str]
+# None: there is nothing to show for this row.
+Demonstrate = Callable[[Mapping[str, Any], np.random.Generator], str | None]
 
 SUM = re.compile(r"\d+(\s*[+-]\s*\d+)+")
 TERM = re.compile(r"([+-]?)\s*(\d+)")
@@ -61,6 +63,30 @@ def scratchpad(*, right: float = 0.35, restatements: tuple[int, int] = (0, 6), a
             steps += [f"{before}{term}={after}"] + [str(after)] * int(times)
         final = sums[-1] if rng.random() < right else _mistaken(sums, rng)
         return ";".join([*steps, f"{before_number}{final}{after_number}"])
+
+    return demonstrate
+
+
+def column(*, column: str) -> Demonstrate:
+    """What stands in a column of the prompts: a text, or one of a list of them, each with equal chance.
+
+    Args:
+        column: its name. A row with None, an empty text or an empty list is passed over.
+
+    Returns:
+        The demonstration of such a row.
+
+    Raises:
+        RecipeError: from the demonstration, if there is no such column, or it holds something else.
+
+    >>> row = {"prompt": "1+1=", "mended": "1+1=2"}
+    >>> column(column="mended")(row, np.random.default_rng(0))
+    '1+1=2'
+    """
+
+    def demonstrate(row: Mapping[str, Any], rng: np.random.Generator) -> str | None:
+        said = completions(row, column, setting="teach.options.column")
+        return said[int(rng.integers(len(said)))] if said else None
 
     return demonstrate
 

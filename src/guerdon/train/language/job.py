@@ -26,10 +26,11 @@ from guerdon.train.distributed import on_main
 from guerdon.train.language.blending import weighted, weights
 from guerdon.train.language.critic import Critic
 from guerdon.train.language.generation import check_context
+from guerdon.train.language.guidance import check as check_guidance
 from guerdon.train.language.losses import by_groups, models_of
 from guerdon.train.language.models import LanguageModel, same_tokenizer
 from guerdon.train.language.policy import build
-from guerdon.train.language.teach import teach
+from guerdon.train.language.teach import check as check_teaching, teach
 from guerdon.train.language.tokenizer import encode_prompts, encode_text
 from guerdon.train.loop import Standing, last_checkpoint, reference
 from guerdon.train.method import Begin, Sampling
@@ -114,10 +115,14 @@ def prepare(
     _check_columns(reward, {**held_out[0], **_told(method.sampling)}, models)
     if method.sampling.external is not None:
         prompts.check_external(method.sampling.external)
+    if recipe.teach is not None:
+        check_teaching(prompts, recipe.teach)
     policy, tokenizer = build(recipe.policy, seed=recipe.seed)
     encoded = encode_prompts(tokenizer, [row["prompt"] for row in held_out])
     check_context(policy, encoded, recipe.sampling.max_tokens)
     _check_told(method.sampling, held_out[0])
+    if method.sampling.guided is not None:
+        check_guidance(prompts, method.sampling.guided, policy, tokenizer, recipe.sampling.max_tokens)
     if method.sampling.begin is not None:
         _check_begin(method.sampling.begin, tokenizer, recipe.sampling.max_tokens)
     policy.to(accelerator.device)

@@ -154,9 +154,9 @@ def gradients(
 
 
 def _means(sums: list[dict[str, Tensor]]) -> dict[str, float]:
-    """Means over tokens; over groups or rollouts of what is counted in them."""
+    """Means over tokens; over groups, pairs or rollouts of what is counted in them."""
     means = token_means(*sums)
-    for counted, name in (("groups", "kept"), ("trajectories", "log_z")):
+    for counted, name in (("groups", "kept"), ("pairs", "right"), ("trajectories", "log_z")):
         if counted in means:
             count = means.pop(counted)
             means[name] = means[name] / count if count else 0.0

@@ -55,7 +55,7 @@ class Experience:
         groups: rows with equal numbers answer the same prompt.
         labels, preference, rewards: see `read_from`.
         sampler_logp: log-probabilities as the sampler reported them.
-        external: tokens that another than the policy wrote.
+        external: tokens that another than the policy wrote, or the policy under guidance that was taken away.
         values, targets, valued: what the critic expected before each token, what it should have, and where it is asked.
     """
 
@@ -106,7 +106,7 @@ def given(method: Method) -> tuple[str, ...]:
     `reads` them.
     """
     required, optional = _signature(function_of(method.objective))
-    free = {*LOOP, *PARTS, *method.reads} - ({"external"} if method.sampling.external is None else set())
+    free = {*LOOP, *PARTS, *method.reads} - (set() if method.sampling.mixed else {"external"})
     return (*required, *(name for name in optional if name in free))
 
 
@@ -140,10 +140,10 @@ def check(method: Method, reward: Reward, models: Collection[str]) -> None:
                 f"objective: {name} reads {parameter!r}, which the loop does not have; it has: "
                 f"{', '.join(sorted((*LOOP, *PARTS, *MODELS)))}"
             )
-    if "external" in names and method.sampling.external is None:
+    if "external" in names and not method.sampling.mixed:
         raise RecipeError(
             f"objective: {name} reads 'external', the tokens that another has written: name the column that has such "
-            "completions in method.sampling.external"
+            "completions in method.sampling.external, or have some written with guidance, method.sampling.guided"
         )
     readable = {*PARTS, *MODELS} & {*names, *_signature(function).optional}
     for parameter in method.reads:
@@ -225,7 +225,7 @@ def read_from(method: Method, rollouts: Rollouts, scores: Scores, *, limit: int)
         labels      rollouts whose reward is above 0.5
         rewards     the reward
         preference  1 − written tokens / limit
-        external    tokens that another than the policy wrote
+        external    tokens that another than the policy wrote, or the policy under guidance that was taken away
 
     The first three of one per rollout are of a named part of the reward where the method `reads` it.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +35,8 @@ class TeachConfig:
     Args:
         demonstrations: a function of `train.demonstrations`.
         options: its options.
+        ends: a demonstration is a whole completion, and ends with the end-of-sequence token. False: it is the beginning
+            of one, and how that goes on is not taught.
         steps: optimiser steps.
         batch: demonstrations per step.
         micro_batch: demonstrations that pass through the model at once. They are sorted by length first, so that
@@ -50,6 +53,7 @@ class TeachConfig:
 
     demonstrations: str = "scratchpad"
     options: Mapping[str, Any] = field(default_factory=dict)
+    ends: bool = True
     steps: int = 500
     batch: int = 192
     micro_batch: int = 64
@@ -91,13 +95,29 @@ class TeachConfig:
             )
         function = known[self.demonstrations]
         hints = typing.get_type_hints(function)
-        names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        names = [p.name for p in parameters]
         for name in self.options:
             if name not in names:
                 raise RecipeError(f"{self.demonstrations} has no option {name!r}: {nearest(name, names)}")
+        for p in parameters:
+            if p.default is p.empty and p.name not in self.options:
+                raise RecipeError(f"{self.demonstrations} has no {p.name}: set it in teach.options")
         options = {name: coerce(value, hints[name], f"options.{name}") for name, value in self.options.items()}
         demonstrate: Demonstrate = function(**options)
         return demonstrate
+
+
+def check(prompts: Prompts, config: TeachConfig) -> None:
+    """Check, before any work, that there is something to show.
+
+    Raises:
+        RecipeError: if a row does not fit the demonstrations, or there are none in all of a file.
+    """
+    demonstrate = config.demonstrate()
+    shown = [demonstrate(row, np.random.default_rng(0)) is not None for row in prompts.known()]
+    if prompts.config.dataset is None and not any(shown):
+        raise _nothing(prompts, config)
 
 
 def teach(
@@ -111,9 +131,9 @@ def teach(
 ) -> list[float]:
     """Train the policy, in place, to say what the demonstrations say.
 
-    The loss is the mean over the completions' tokens, the end-of-sequence token included, of −log π(yₜ | x, y₍<t₎);
-    prompts are read and not learned. Prompts are those of training only. Everything drawn at random is a function of
-    the seed and the step.
+    The loss is the mean over the completions' tokens, with `ends` the end-of-sequence token included, of
+    −log π(yₜ | x, y₍<t₎); prompts are read and not learned. Prompts are those of training only, and those without a
+    demonstration are passed over. Everything drawn at random is a function of the seed and the step.
 
     Args:
         model: a causal language model of `transformers`; left in evaluation mode.
@@ -127,23 +147,22 @@ def teach(
         The loss of each step, in nats per token.
 
     Raises:
-        RecipeError: if a row does not fit the demonstrations, or a text the alphabet.
+        RecipeError: if a row does not fit the demonstrations, or a text the alphabet, or no row has any.
         GuerdonError: if the loss is not finite.
     """
-    demonstrate = config.demonstrate()
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate, config=config))
     losses: list[float] = []
+    shown = _shown(prompts, config, seed)
     model.train()
     with torch.random.fork_rng(devices=[]):
         for step in range(config.steps):
             torch.manual_seed(seed * 1_000_003 + step)  # dropout, where the policy has any
-            rows = prompts.draw(step, config.batch, stream=STREAM)
-            said = [demonstrate(row, np.random.default_rng([seed, step, i])) for i, row in enumerate(rows)]
+            rows, said = zip(*itertools.islice(shown, config.batch), strict=True)
             optimizer.zero_grad()
             losses.append(0.0)
-            for loss in _losses(model, tokenizer, rows, said, config.micro_batch):
+            for loss in _losses(model, tokenizer, rows, said, config):
                 loss.backward()  # type: ignore[no-untyped-call]
                 losses[-1] += loss.item()
             if not math.isfinite(losses[-1]):
@@ -172,17 +191,41 @@ def rate(step: int, config: TeachConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (config.steps - warmup)))
 
 
+def _shown(prompts: Prompts, config: TeachConfig, seed: int) -> Iterator[tuple[Row, str]]:
+    """The rows in their order, without end, each with its demonstration; those that have none are left out."""
+    demonstrate = config.demonstrate()
+    found = passed = 0
+    for place in itertools.count():
+        [row] = prompts.draw(place, 1, stream=STREAM)
+        said = demonstrate(row, np.random.default_rng([seed, *divmod(found, config.batch)]))
+        if said is not None:
+            found, passed = found + 1, 0
+            yield row, said
+        elif (passed := passed + 1) >= 2 * len(prompts):  # a whole epoch, wherever it began
+            raise _nothing(prompts, config)
+
+
+def _nothing(prompts: Prompts, config: TeachConfig) -> RecipeError:
+    place, options = prompts.config.file or prompts.config.dataset, dict(config.options)
+    return RecipeError(f"teach: {config.demonstrations} {options}: no prompt of {place} has anything to show")
+
+
 def _losses(
-    model: torch.nn.Module, tokenizer: Any, rows: list[Row], said: list[str], micro_batch: int
+    model: Any, tokenizer: Any, rows: Sequence[Row], said: Sequence[str], config: TeachConfig
 ) -> Iterator[torch.Tensor]:
     """The losses of micro-batches, whose sum is that of the batch; the shortest completions come first."""
     device = next(model.parameters()).device
     prompts = encode_prompts(tokenizer, [row["prompt"] for row in rows])
-    completions = [[*encode_text(tokenizer, text), tokenizer.eos_token_id] for text in said]
+    end = [tokenizer.eos_token_id] if config.ends else []
+    completions = [encode_text(tokenizer, text) + end for text in said]
+    longest = max(len(prompt) + len(text) for prompt, text in zip(prompts, completions, strict=True))
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is not None and longest > context:
+        raise RecipeError(f"teach: a prompt and its demonstration are {longest} tokens, of the policy's {context}")
     tokens = sum(map(len, completions))
     order = sorted(range(len(rows)), key=lambda i: len(completions[i]))
-    for a in range(0, len(order), micro_batch):
-        part = order[a : a + micro_batch]
+    for a in range(0, len(order), config.micro_batch):
+        part = order[a : a + config.micro_batch]
         before = pad([prompts[i] for i in part], tokenizer.pad_token_id, side="left")
         after = pad([completions[i] for i in part], tokenizer.pad_token_id, side="right")
         logp, _ = logprobs(model, *(x.to(device) for x in (*before, *after)))
