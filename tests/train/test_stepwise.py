@@ -223,9 +223,9 @@ def test_slate_learns_what_is_paid_in_each_step(tiny, tmp_path):
         ({"steps": {"most": 0}}, "most is at least 1"),
         ({"steps": {"temperature": -1}}, "temperature at least 0, got"),
         ({"steps": {"ends": ["1"]}}, "ends"),
-        ({"steps": {}, "dynamic": True}, "no begin, external or dynamic"),
-        ({"steps": {}, "external": "answer"}, "no begin, external or dynamic"),
-        ({"steps": {}, "begin": {}}, "no begin, external or dynamic"),
+        ({"steps": {}, "dynamic": True}, "no begin, external, guided or dynamic"),
+        ({"steps": {}, "external": "answer"}, "no begin, external, guided or dynamic"),
+        ({"steps": {}, "begin": {}}, "no begin, external, guided or dynamic"),
     ],
 )
 def test_steps_that_cannot_be_are_said_before_any_work(tiny, tmp_path, sampling, message):
