@@ -17,7 +17,7 @@ from guerdon.credit import group_relative
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train import comparison as comparisons, presets, recipe as recipes
 from guerdon.train.language import demonstrations
-from guerdon.train.method import KL, Begin, Blend, Guided, Method, Sampling, Steps, options
+from guerdon.train.method import KL, Answer, Begin, Blend, Guided, Method, Sampling, Steps, options
 from guerdon.train.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +72,7 @@ SECTIONS = dict(settings()) | {
     "method.sampling.begin": Begin,
     "method.sampling.steps": Steps,
     "method.sampling.guided": Guided,
+    "method.answer": Answer,
 }
 
 

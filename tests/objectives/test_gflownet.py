@@ -342,6 +342,37 @@ def test_edges_balance_a_plain_gflownet_too():
     assert (float(loss), float(sums["steps"])) == (0.25, 1.0)
 
 
+@pytest.mark.parametrize("place", ["end", "edges"])
+def test_flows_of_rollouts_balance_over_the_tokens_that_the_policy_wrote(place):
+    """Against the definition: one row begins with what it was given, one has that in its midst, one has no score."""
+    torch.manual_seed(0)
+    written = [[1, 2, 3], [0, 3], [0, 1, 2, 3], [0], []]
+    mask = torch.tensor([[t in row for t in range(4)] for row in written])
+    logp, ref, values = (torch.randn(5, 4, dtype=torch.float64) for _ in range(3))
+    rewards = torch.tensor([1.0, 0.5, 0.0, 0.0, 7.0], dtype=torch.float64)
+    log_r = [0.0, math.log(0.5), math.log(0.1), math.log(0.1)]
+    edges, parts = [], []
+    for i, row in enumerate(written[:4]):
+        flow = [*values[i, row].tolist(), log_r[i] if place == "end" else 0.0]
+        step = [float(logp[i, t] - ref[i, t]) - (log_r[i] if place == "edges" else 0.0) for t in row]
+        edges += [(flow[k] + step[k] - flow[k + 1]) ** 2 for k in range(len(row))]
+        pairs = [(j, k) for j in range(len(row) + 1) for k in range(j + 1, min(j + 2, len(row)) + 1)]
+        terms = [0.5 ** (k - j) * (flow[j] + sum(step[j:k]) - flow[k]) ** 2 for j, k in pairs]
+        parts.append(sum(terms) / sum(0.5 ** (k - j) for j, k in pairs))
+    chosen = {"values": values, "ref_logp": ref, "place": place, "kind": "floor", "floor": 0.1}
+    loss, sums = gflownet.reward_edge_balance(logp, rewards, mask, **chosen)
+    assert float(loss) == pytest.approx(sum(edges) / len(edges), rel=1e-9)
+    start = sum(float(values[i, row[0]]) for i, row in enumerate(written[:4]))
+    found = {name: float(value) for name, value in sums.items()}
+    assert found == pytest.approx({"tokens": 10, "edge_error": sum(edges), "trajectories": 4, "log_z": start})
+    rows = mask.any(1)
+    loss, sums = gflownet.reward_subtrajectory_balance(logp, rewards, mask, rows=rows, decay=0.5, longest=2, **chosen)
+    assert float(loss) == pytest.approx(sum(parts) / 4, rel=1e-9)
+    assert {name: float(value) for name, value in sums.items()} == pytest.approx(
+        {"tokens": 10, "trajectories": 4, "log_z": start}
+    )
+
+
 def test_converting_where_nothing_can_be_reached_gives_no_action_a_chance():
     flow = torch.full((1, 2), -torch.inf)
     found = converted(flow, torch.zeros(1, 2, 3), torch.zeros(2))

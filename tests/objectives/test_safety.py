@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from guerdon.objectives import (
+    answer_policy_gradient,
     answer_weights,
     bellman_loss,
     clip,
@@ -137,6 +138,31 @@ LOSSES = {
             groups=d["groups"],
             rows=d["mask"].any(1),
             values=d["values"],
+            **chosen,
+        ),
+        ["logp", "values"],
+    ),
+    "edge balance": (
+        lambda d, **chosen: gflownet.reward_edge_balance(
+            d["logp"], d["advantages"], d["mask"], values=d["values"], ref_logp=d["ref_logp"], **chosen
+        ),
+        ["logp", "values"],
+    ),
+    "part balance": (
+        lambda d, **chosen: gflownet.reward_subtrajectory_balance(
+            d["logp"], d["advantages"], d["mask"], values=d["values"], rows=d["mask"].any(1), place="edges", **chosen
+        ),
+        ["logp", "values"],
+    ),
+    "answer": (
+        lambda d, **chosen: answer_policy_gradient(
+            d["logp"],
+            d["old_logp"],
+            d["advantages"],
+            d["mask"],
+            d["values"],
+            d["mask"],
+            rows=d["mask"].any(1),
             **chosen,
         ),
         ["logp", "values"],

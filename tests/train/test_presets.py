@@ -14,6 +14,7 @@ NAMES = ["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "luspo", "cispo", "sapo", "r
 NAMES += ["w_reinforce", "psr", "nsr", "grpo_n", "gspo_n", "wgrpo", "tempo", "pure", "dler"]
 NAMES += ["prime", "istar", "igpo", "spae", "vsrm", "rlfr", "mrt", "prof", "pf_ppo"]
 NAMES += ["real", "drpo", "opd", "exopd", "aligndistil", "rl_plus", "gflownet_tb", "b_coder", "ppo", "vl_dac"]
+NAMES += ["gflownet_db", "gflownet_subtb"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,6 +65,7 @@ def test_a_dump_names_parts_and_writes_defaults_out():
         "entropy": 0.0,
         "denominator": "batch",
         "blend": None,
+        "answer": None,
     }
 
 

@@ -25,7 +25,7 @@ from guerdon.train.prompts import PromptsConfig
 from guerdon.train.run import Run
 
 LENGTHS = torch.tensor([4, 2, 3, 1, 4])
-PRESETS = ("gflownet_tb", "b_coder")
+PRESETS = ("gflownet_tb", "gflownet_db", "gflownet_subtb", "b_coder")
 SHAPE = {"layers": 1, "hidden": 16, "heads": 2, "mlp": 32, "context": 12, "alphabet": "ab"}
 
 
@@ -66,6 +66,19 @@ def by_hand(preset, data, policy, reference, head):
     if preset == "gflownet_tb":
         residual = values[:, 0] + torch.where(data.mask, logp, 0.0).sum(1) - data.rewards
         return (residual[:4] ** 2).mean()
+    if preset.startswith("gflownet"):
+        rows = []
+        for i, length in enumerate(LENGTHS[:4].tolist()):
+            flow = [*values[i, :length], data.rewards[i]]  # log F of every prefix; of the whole it is log R
+
+            def squared(j, k, i=i, flow=flow):
+                return (flow[j] + logp[i, j:k].sum() - flow[k]) ** 2
+
+            pairs = [(j, k) for k in range(length + 1) for j in range(k)]
+            weights = [0.9 ** (k - j) for j, k in pairs]
+            parts = sum(w * squared(j, k) for w, (j, k) in zip(weights, pairs, strict=True)) / sum(weights)
+            rows.append(sum(squared(t, t + 1) for t in range(length)) if preset == "gflownet_db" else parts)
+        return sum(rows) / (LENGTHS[:4].sum() if preset == "gflownet_db" else 4)
     loss = 0.0
     for i in range(4):
         for t in range(LENGTHS[i]):
@@ -189,19 +202,33 @@ def logp_of(policy, inputs):
     return torch.where(there, logp, 0.0)
 
 
-def test_gflownet_writes_in_proportion_to_the_reward_and_log_z_is_the_log_of_their_sum(small, tmp_path):
-    """All completions of up to two tokens, of two prompts: R = e^length at one, and 1 at the other."""
+LINEAR = {"hidden": [], "start": "zero", "learning_rate": 0.05, "warmup": 0}
+OWN = {"model": {"from_config": SHAPE}, "hidden": [32], "start": "zero", "learning_rate": 0.01, "warmup": 0}
+
+
+@pytest.mark.parametrize(
+    ("preset", "of_critic", "steps"),
+    [("gflownet_tb", LINEAR, 40), ("gflownet_db", OWN, 60), ("gflownet_subtb", OWN, 60)],
+    ids=["tb", "db", "subtb"],
+)
+def test_gflownet_writes_in_proportion_to_the_reward_and_log_z_is_the_log_of_their_sum(
+    small, tmp_path, preset, of_critic, steps
+):
+    """All completions of up to two tokens, of two prompts: R = e^length at one, and 1 at the other.
+
+    With log Z alone, only the first value is a flow; in balance at every edge, each is that of its prefix.
+    """
     of = small(
-        "gflownet_tb",
+        preset,
         [{"prompt": "a", "worth": 1.0}, {"prompt": "b", "worth": 0.0}],
         reward=[{"weigh": {"part": "text.length", "unit": "characters"}, "by": "worth"}],
         method={"sampling": {"group": 24}},
-        critic={"hidden": [], "start": "zero", "learning_rate": 0.05, "warmup": 0},
+        critic=of_critic,
         sampling={"max_tokens": 2},
         batch={"prompts": 2, "passes": 6, "micro": 64},
         optimizer={"learning_rate": 0.02, "schedule": "cosine"},
         keep={"checkpoint_every": 100, "rollouts_every": 100},
-        steps=40,
+        steps=steps,
     )
     loop.train(of, tmp_path / "run")
     policy, critic = trained(tmp_path / "run", of)
@@ -216,8 +243,43 @@ def test_gflownet_writes_in_proportion_to_the_reward_and_log_z_is_the_log_of_the
         rewards = (worth * torch.tensor(lengths)).exp()
         assert chances.sum() == pytest.approx(1.0, abs=1e-4)
         assert 0.5 * (chances - rewards / rewards.sum()).abs().sum() < 0.03
-        log_z = critic.values(*inputs)[:, 0]
-        torch.testing.assert_close(log_z, rewards.sum().log().expand(len(objects)), rtol=0, atol=0.05)
+        values = critic.values(*inputs)
+        torch.testing.assert_close(values[:, 0], rewards.sum().log().expand(len(objects)), rtol=0, atol=0.05)
+        for x in range(v) if preset != "gflownet_tb" else ():
+            below = torch.tensor([len(ids) == 2 and ids[0] == x for ids in objects])
+            flow = rewards[below].sum().log()
+            torch.testing.assert_close(values[below, 1], flow.expand(int(below.sum())), rtol=0, atol=0.1)
+
+
+OUTCOMES = {"a": "ab", "b": "ba", "ab": "bb", "ba": "aa"}
+
+
+@pytest.mark.parametrize("preset", ["gflownet_db", "gflownet_subtb"])
+def test_a_policy_is_taught_to_reach_the_outcome_that_its_prompt_states(small, tmp_path, preset):
+    """In each group one completion that reaches it, and seven of the policy's own; the reward stands at every edge."""
+    of = small(
+        preset,
+        [{"prompt": prompt, "answer": said, "reached": said} for prompt, said in OUTCOMES.items()],
+        reward=[{"part": "text.exact"}],
+        method={
+            "objective": {"place": "edges", "kind": "floor", "floor": 0.01},
+            "sampling": {"group": 8, "external": "reached"},
+        },
+        critic={**OWN, "learning_rate": 0.02},
+        sampling={"max_tokens": 2},
+        batch={"prompts": 4, "passes": 8, "micro": 32},
+        optimizer={"learning_rate": 0.005, "schedule": "cosine", "max_grad_norm": 0.0},
+        keep={"checkpoint_every": 100, "rollouts_every": 100},
+        steps=45,
+    )
+    loop.train(of, tmp_path / "run")
+    tokenizer = build(of.policy, seed=0)[1]
+    inputs = rows_of(tokenizer, [(x, tokenizer(y, add_special_tokens=False).input_ids) for x, y in OUTCOMES.items()])
+    models = build(of.policy, seed=of.seed)[0], trained(tmp_path / "run", of)[0]
+    with torch.no_grad():
+        before, after = (logp_of(model, inputs).sum(1).exp() for model in models)
+    assert before.max() < 0.1
+    assert after.min() > 0.7
 
 
 PROGRAMS = {"a": ["a", "bb", "bba"], "b": ["aab", "b", "ba"]}
@@ -318,7 +380,7 @@ def test_only_the_values_are_fitted_at_first(b_coder, tmp_path):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_run_that_teaches_a_critic_goes_on_bit_for_bit(b_coder, small, tmp_path, monkeypatch, preset):
     of = b_coder(warmup=1, steps=4)
-    if preset == "gflownet_tb":
+    if preset != "b_coder":
         rows = [{"prompt": prompt} for prompt in "ab"]
         of = small(
             preset, rows, critic={"hidden": [4], "learning_rate": 0.05, "warmup": 1}, batch={"prompts": 2}, steps=4

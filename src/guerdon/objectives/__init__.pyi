@@ -22,9 +22,17 @@ from .distill import (
     extrapolated_policy_gradient as extrapolated_policy_gradient,
     tilted as tilted,
 )
-from .gflownet import reward_balance as reward_balance
+from .gflownet import (
+    reward_balance as reward_balance,
+    reward_edge_balance as reward_edge_balance,
+    reward_subtrajectory_balance as reward_subtrajectory_balance,
+)
 from .kl import kl_hinge as kl_hinge, kl_penalty as kl_penalty
-from .likelihood import answer_weights as answer_weights, perplexity as perplexity
+from .likelihood import (
+    answer_policy_gradient as answer_policy_gradient,
+    answer_weights as answer_weights,
+    perplexity as perplexity,
+)
 from .logp import chosen_logp as chosen_logp
 from .off_policy import (
     explorative as explorative,

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from guerdon.objectives.clip import Rule, ppo, reinforce
 from guerdon.objectives.grouping import group_logsumexp, sequence_means
+from guerdon.objectives.policy import policy_gradient
 
 Likelihood = Literal["logprob", "mean-logprob", "prob", "mean-prob", "group-bound"]
 
@@ -73,6 +75,70 @@ def answer_weights(
         count = total.new_zeros(len(distinct)).index_add(0, group, answered.to(wide))
         row = count[group] * torch.where(answered, share, -torch.inf).exp()
     return torch.where(mask, row[:, None], 0.0)
+
+
+def answer_policy_gradient(
+    logp: Float[Tensor, "n t"],
+    old_logp: Float[Tensor, "n t"],
+    advantages: Float[Tensor, "n"] | Float[Tensor, "n t"],
+    mask: Bool[Tensor, "n t"],
+    answer_logp: Float[Tensor, "n a"],
+    answer_mask: Bool[Tensor, "n a"],
+    *,
+    rows: Bool[Tensor, "n"],
+    kind: Literal["logprob", "mean-logprob", "prob", "mean-prob"] = "logprob",
+    coefficient: float = 1.0,
+    clip: Rule = ppo,
+    kl: Float[Tensor, "n t"] | None = None,
+    denominator: float | Float[Tensor, ""] | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    r"""Both terms of the gradient of a reward that is the likelihood of a reference answer under the policy itself.
+
+        loss = 1/N Σᵢ [ Σₜ (klᵢₜ − clip(rᵢₜ, logpᵢₜ, Aᵢₜ)) − c Σₖ wᵢₖ log p(aₖ | x, zᵢ, a₍<ₖ₎) ]
+
+    Thoughts are made likelier by how much they help, and the answer is learned behind each, helpful or not: see
+    `answer_weights`. Both terms are means over rollouts of sums over tokens, so that with A = R − b and c = 1 the
+    first update on a batch follows ∇E[R]; an advantage that is divided by a deviation weighs the two differently. In
+    later updates the first term has a ratio and the second has none.
+
+    Args:
+        logp: log-probabilities of the completions' tokens under the policy, in nats; with gradients.
+        old_logp: under the policy that wrote them.
+        advantages: R less a baseline, one per row or per token.
+        mask: True at the tokens written by the policy.
+        answer_logp: log-probabilities of the reference answer's tokens behind each completion; with gradients.
+        answer_mask: True at those tokens; a row without any has the first term only.
+        rows: rollouts with a score.
+        kind: which reward the advantages are of: `answer_weights`. With `likelihood.answer`, "logprob" goes with `how`
+            "sum", "mean-logprob" with "mean", "prob" with "exp-sum", "mean-prob" with "mean-exp".
+        coefficient: c ≥ 0, the weight that this reward has in the whole.
+        clip: the clip rule of the first term.
+        kl: penalty per token, already times its coefficient.
+        denominator: N, the number of rollouts with a score of the whole batch, where this is a part of it.
+
+    Returns:
+        The loss, and the sums of `policy_gradient` over the completions, with "answers" (rows that have one) and
+        "answer_logp" (the sum of its log-probability over them) beside them.
+
+    Raises:
+        ValueError: as `policy_gradient` and `answer_weights`, or if c < 0.
+
+    Source: "Likelihood-Based Reward Designs" (arXiv 2602.03979).
+
+    >>> half, one, here = torch.tensor([[0.5]]).log(), torch.tensor([1.0]), torch.tensor([[True]])
+    >>> answer_policy_gradient(half, half, one, here, 2 * half, here, rows=here[0])[0]  # −1 − 2 log ½
+    tensor(0.3863)
+    """
+    if coefficient < 0:
+        raise ValueError(f"coefficient must not be negative, got {coefficient}")
+    if denominator is None:
+        denominator = float(rows.sum().clamp(min=1))
+    first, sums = policy_gradient(logp, old_logp, advantages, mask, clip=clip, kl=kl, denominator=denominator)
+    there = answer_mask & rows[:, None]
+    weights = coefficient * answer_weights(answer_logp, there, kind=kind)
+    second, _ = policy_gradient(answer_logp, answer_logp, weights, there, clip=reinforce, denominator=denominator)
+    likely = torch.where(there, answer_logp.detach(), 0.0).sum()
+    return first + second, sums | {"answers": there.any(1).sum().to(likely), "answer_logp": likely}
 
 
 def perplexity(logp: Float[Tensor, "n t"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n"]:

@@ -118,6 +118,24 @@ class Blend:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A reference answer behind each completion, read by the policy that learns: for objectives that learn it too.
+
+    It stands where `likelihood.answer` reads it, and in the same tokens; the two are to be given the same settings.
+
+    Args:
+        column: of the prompts, that holds it: a text or a number.
+        after: the answer stands after the last of these in the completion; where there is none it has no place, and
+            nothing is learned of it. None: all of the completion is reasoning.
+        lead: text between the reasoning and the answer.
+    """
+
+    column: str = "answer"
+    after: str | None = None
+    lead: str = ""
+
+
+@dataclass(frozen=True)
 class Begin:
     """Rollouts of a group that go on from one place: the end of a step, drawn by chance, of a rollout written before.
 
@@ -303,6 +321,8 @@ class Method:
         denominator: what a micro-batch's loss is divided by: that of the whole "batch", so that the update does not
             depend on how the batch is cut; or its own ("micro-batch"), the losses then being averaged.
         blend: the weights of a credit that is a `Sum` are learned; None: they stay as they are.
+        answer: the reference answer behind each completion, for objectives that read its log-probabilities; None: there
+            is none.
     """
 
     credit: Credit
@@ -315,6 +335,7 @@ class Method:
     entropy: float = 0.0
     denominator: Literal["batch", "micro-batch"] = "batch"
     blend: Blend | None = None
+    answer: Answer | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Method) and self.dump() == other.dump()
@@ -339,6 +360,7 @@ class Method:
             "entropy": self.entropy,
             "denominator": self.denominator,
             "blend": None if self.blend is None else asdict(self.blend),
+            "answer": None if self.answer is None else asdict(self.answer),
         }
 
     def override(self, **changes: Any) -> Method:
@@ -437,7 +459,7 @@ def _changed(name: str, current: Any, change: Any) -> Any:
         return _part(current, change, home="objectives", place=name)
     if name == "constraint":
         return None if change is None else _part(current, change, home="objectives", place=name)
-    if name in ("kl", "sampling"):
+    if name in ("kl", "sampling") or (name == "answer" and current is not None and change is not None):
         return coerce(asdict(current) | dict(change) if isinstance(change, Mapping) else change, type(current), name)
     plain = {"shaping": tuple[dict[str, Any], ...], "reads": dict[str, str]}
     return coerce(change, plain.get(name, typing.get_type_hints(Method)[name]), name)

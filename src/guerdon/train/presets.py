@@ -37,6 +37,8 @@ from guerdon.objectives import (
     kl_hinge,
     policy_gradient,
     reward_balance,
+    reward_edge_balance,
+    reward_subtrajectory_balance,
     rewards_as_labels,
 )
 from guerdon.objectives.denoising import reward_difference, step_preference
@@ -202,6 +204,11 @@ rl_plus = Method(
 # value that a critic has before the first token. `reads: {}` is the variance form, as in GFlowVLM (2503.06514), without
 # one. No credit, as for `real`.
 gflownet_tb = Method(credit=group_relative, objective=reward_balance, reads={"values": "critic"})
+
+# Source: detailed balance (arXiv 2111.09266) and SubTB(λ) (2209.12782) to the same end, the critic's value before each
+# token being log F of that prefix; λ = 0.9 is ours. They compare no rollouts of a group, so one per prompt will do.
+gflownet_db = Method(credit=group_relative, objective=reward_edge_balance)
+gflownet_subtb = Method(credit=group_relative, objective=reward_subtrajectory_balance)
 
 # Source: B-Coder (arXiv 2310.03173): the policy's logits are the advantages of programs that others wrote, a critic the
 # values, the policy at its start the frozen model. The values are first fitted alone (`critic.warmup`). How many
@@ -390,8 +397,8 @@ def load(name: str, **changes: Any) -> Method:
     Args:
         name: of a preset: grpo, dr_grpo, dapo, bnpo, gspo, luspo, cispo, sapo, reinforce, rloo, w_reinforce, psr, nsr,
             grpo_n, gspo_n, wgrpo, tempo, pure, dler, prime, istar, igpo, spae, real, drpo, opd, exopd, aligndistil,
-            rl_plus, gflownet_tb, b_coder, ppo, vsrm, rlfr, mrt, prof, pf_ppo, vl_dac or group_dpo; for denoising
-            policies flow_grpo, dense_grpo or g2rpo.
+            rl_plus, gflownet_tb, gflownet_db, gflownet_subtb, b_coder, ppo, vsrm, rlfr, mrt, prof, pf_ppo, vl_dac or
+            group_dpo; for denoising policies flow_grpo, dense_grpo or g2rpo.
         changes: what differs, by field; see `Method.override`.
 
     Raises:

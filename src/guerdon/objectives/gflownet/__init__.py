@@ -12,6 +12,7 @@ from guerdon.objectives.gflownet.balance import (
     subtrajectory_balance,
     trajectory_balance,
 )
+from guerdon.objectives.gflownet.flows import reward_edge_balance, reward_subtrajectory_balance
 from guerdon.objectives.gflownet.outcomes import amortised_numerator, converted, reached
 from guerdon.objectives.gflownet.steps import exploring, log_reward, step_logp
 
@@ -23,6 +24,8 @@ __all__ = [
     "log_reward",
     "reached",
     "reward_balance",
+    "reward_edge_balance",
+    "reward_subtrajectory_balance",
     "step_logp",
     "subtrajectory_balance",
     "trajectory_balance",

@@ -18,7 +18,7 @@ itself, so it has the same tokens after every context and its tokens can be comp
 from guerdon.rewards.likelihood.completion import completion, density_ratio, endogenous, inverse_bellman, self_aligned
 from guerdon.rewards.likelihood.follow_up import follow_up
 from guerdon.rewards.likelihood.forced import forced, reduce
-from guerdon.rewards.likelihood.reference import answer, bound, log_mean_exp, reflection
+from guerdon.rewards.likelihood.reference import answer, bound, log_mean_exp, placed, reflection
 from guerdon.rewards.likelihood.reflecting import propagated, reflect, teachable, token_weights
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "forced",
     "inverse_bellman",
     "log_mean_exp",
+    "placed",
     "propagated",
     "reduce",
     "reflect",

@@ -231,6 +231,31 @@ def reflection(
     return scored(values, problems, worst_rank=_worst(said, worst), spread=spread.tolist())
 
 
+def placed(
+    prompt: Sequence[Completion],
+    completion: Sequence[Completion],
+    answer: Sequence[Any],
+    *,
+    after: str | None = None,
+    lead: str = "",
+) -> tuple[list[Completion], list[str], dict[int, str]]:
+    """The reference behind each completion, as `answer` reads it there.
+
+    Args:
+        prompt, completion, answer, after, lead: see `answer`.
+
+    Returns:
+        What stands before the reference, the reference, and why a row has none or no place for it.
+
+    >>> placed(["1+1="], ["I add. #3"], [2], after="#")
+    (['1+1=I add. #'], ['2'], {})
+    """
+    texts, problems = _references(answer)
+    contexts, lost = _contexts(prompt, completion, after, lead)
+    why = f"there is no {after!r} in the completion: the reference has no place"
+    return contexts, texts, {**{int(row): why for row in np.flatnonzero(lost)}, **problems}
+
+
 def _references(answers: Sequence[Any]) -> tuple[list[str], dict[int, str]]:
     """The references as text, and why some are none."""
     texts, problems = [], {}

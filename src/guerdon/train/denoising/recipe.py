@@ -240,7 +240,7 @@ def _check(method: Method) -> None:
         "sampling.dynamic": method.sampling.dynamic, "sampling.external": method.sampling.external,
         "sampling.filter": method.sampling.filter, "sampling.begin": method.sampling.begin,
         "sampling.guided": method.sampling.guided, "sampling.steps": method.sampling.steps, "reads": method.reads,
-        "blend": method.blend,
+        "blend": method.blend, "answer": method.answer,
     }  # fmt: skip
     for setting, value in settings.items():
         if value:

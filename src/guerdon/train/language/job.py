@@ -23,6 +23,7 @@ from guerdon.train import checkpoint as checkpoints
 from guerdon.train.checkpoint import Checkpoint
 from guerdon.train.crediting import STOPPED
 from guerdon.train.distributed import on_main
+from guerdon.train.language.answers import check_answer
 from guerdon.train.language.blending import weighted, weights
 from guerdon.train.language.critic import Critic
 from guerdon.train.language.generation import check_context
@@ -117,6 +118,8 @@ def prepare(
         prompts.check_external(method.sampling.external)
     if recipe.teach is not None:
         check_teaching(prompts, recipe.teach)
+    if method.answer is not None:
+        check_answer(method.answer, held_out[0])
     policy, tokenizer = build(recipe.policy, seed=recipe.seed)
     encoded = encode_prompts(tokenizer, [row["prompt"] for row in held_out])
     check_context(policy, encoded, recipe.sampling.max_tokens)

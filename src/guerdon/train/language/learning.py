@@ -13,6 +13,7 @@ from torch import Tensor
 
 from guerdon.objectives import kl_penalty, token_means
 from guerdon.train.distributed import gather, share
+from guerdon.train.language.answers import answered
 from guerdon.train.language.losses import Experience, Forward, by_advantages, by_groups, forward, loss, told
 from guerdon.train.method import KL, Method, options
 from guerdon.train.updates import shuffled
@@ -84,6 +85,7 @@ def learn(
                         unsynchronised.enter_context(accelerator.no_sync(module))
                     said = told(part, method, models or {}, temperature=temperature, critic=critic)
                     policy = passed(part)
+                    said |= answered(model, part, method)
                     old = policy.logp if old_logp is None else old_logp[part_rows].to(policy.logp.device)
                     value, parts = loss(part, policy, old, method, whole, said, length=length, drift=drift)
                     if method.denominator == "micro-batch":
@@ -156,7 +158,8 @@ def gradients(
 def _means(sums: list[dict[str, Tensor]]) -> dict[str, float]:
     """Means over tokens; over groups, pairs or rollouts of what is counted in them."""
     means = token_means(*sums)
-    for counted, name in (("groups", "kept"), ("pairs", "right"), ("trajectories", "log_z")):
+    counts = (("groups", "kept"), ("pairs", "right"), ("trajectories", "log_z"), ("answers", "answer_logp"))
+    for counted, name in counts:
         if counted in means:
             count = means.pop(counted)
             means[name] = means[name] / count if count else 0.0

@@ -29,6 +29,7 @@ from guerdon.core.context import Context
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.train.language import critic
+from guerdon.train.language.answers import answers
 from guerdon.train.language.blending import reweigh
 from guerdon.train.language.collecting import collect
 from guerdon.train.language.evaluation import evaluate
@@ -85,6 +86,8 @@ def _step(job: Job) -> dict[str, Any]:
     experience = _experience(job, rollouts, scores, advantages)
     rows = readable_rows(job.method, rollouts, scores)
     read = read_from(job.method, rollouts, scores, limit=recipe.sampling.max_tokens)
+    if job.method.answer is not None:
+        read |= answers(job.method.answer, rollouts, job.policy, job.tokenizer)
     if job.critic:
         read |= critic.targets(job.method, rollouts, scores)
     experience = replace(experience, mask=experience.mask & rows[:, None], **read)

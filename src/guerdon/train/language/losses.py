@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # What the parameters of an objective may be called: what every loop has, what the reward says, and what models say.
 LOOP = (
     "logp", "old_logp", "advantages", "mask", "kl", "denominator", "groups", "rows", "ids", "logits", "sampler_logp",
-    "external",
+    "external", "answer_logp", "answer_mask",
 )  # fmt: skip
 PARTS = ("labels", "preference", "rewards")
 MODELS = {
@@ -57,6 +57,7 @@ class Experience:
         sampler_logp: log-probabilities as the sampler reported them.
         external: tokens that another than the policy wrote, or the policy under guidance that was taken away.
         values, targets, valued: what the critic expected before each token, what it should have, and where it is asked.
+        context_ids, context_mask, answer_ids, answer_mask: a reference answer behind each completion: see `answers`.
     """
 
     prompt_ids: Int[Tensor, "n p"]
@@ -75,6 +76,10 @@ class Experience:
     values: Float[Tensor, "n t"] | None = None
     targets: Float[Tensor, "n t"] | None = None
     valued: Bool[Tensor, "n t"] | None = None
+    context_ids: Int[Tensor, "n c"] | None = None
+    context_mask: Bool[Tensor, "n c"] | None = None
+    answer_ids: Int[Tensor, "n a"] | None = None
+    answer_mask: Bool[Tensor, "n a"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -145,6 +150,13 @@ def check(method: Method, reward: Reward, models: Collection[str]) -> None:
             f"objective: {name} reads 'external', the tokens that another has written: name the column that has such "
             "completions in method.sampling.external, or have some written with guidance, method.sampling.guided"
         )
+    if ("answer_logp" in names) != (method.answer is not None):
+        raise RecipeError(
+            f"method.answer: {name} reads no 'answer_logp': leave it out"
+            if method.answer is not None
+            else f"objective: {name} reads 'answer_logp', of a reference answer behind each completion: say where it "
+            "stands with method.answer, e.g. answer: {column: answer}"
+        )
     readable = {*PARTS, *MODELS} & {*names, *_signature(function).optional}
     for parameter in method.reads:
         if parameter not in readable:
@@ -164,8 +176,8 @@ def check(method: Method, reward: Reward, models: Collection[str]) -> None:
         raise RecipeError(f"critic: {both if teaches_critic(method) else needed}")
     for parameter in [parameter for parameter in PARTS if parameter in names]:
         _check_part(reward, parameter, method.reads.get(parameter))
-    if method.blend is not None and ("advantages" not in names or "values" in names):
-        what = "takes no advantages" if "advantages" not in names else "teaches the critic"
+    if method.blend is not None and ("advantages" not in names or {"values", "answer_logp"} & {*names}):
+        what = "takes no advantages" if "advantages" not in names else "learns more than advantages say"
         raise RecipeError(f"method.blend: {name} {what}: parts are weighed by their policy gradients; use another")
     for setting, asked in (("kl", method.kl.coefficient and method.kl.place == "loss"), ("entropy", method.entropy)):
         if asked and "kl" not in names:
@@ -196,7 +208,7 @@ def _try(method: Method) -> None:
     here, zeros, group = torch.ones(2, 2, dtype=torch.bool), torch.zeros(2, 2), torch.zeros(2, dtype=torch.long)
     logits = torch.zeros(2, 2, 3)
     values: dict[str, Any] = {"mask": here, "rows": here[0], "external": ~here, "labels": torch.tensor([True, False])}
-    values |= {"ids": group[:, None] + group, "denominator": 1.0}
+    values |= {"answer_mask": here, "ids": group[:, None] + group, "denominator": 1.0}
     values |= {"groups": group, "rewards": zeros[0], "preference": zeros[0], "advantages": zeros[0]}
     values |= dict.fromkeys(("logits", "teacher", "anchor", "reference"), logits)
     try:
@@ -215,7 +227,7 @@ def by_groups(method: Method) -> bool:
 def by_advantages(method: Method) -> bool:
     """Whether a row whose advantages are 0 has no gradient."""
     quiet = not (method.kl.coefficient and method.kl.place == "loss") and not method.entropy
-    return quiet and method.constraint is None and "advantages" in given(method)
+    return quiet and method.constraint is None and method.answer is None and "advantages" in given(method)
 
 
 def read_from(method: Method, rollouts: Rollouts, scores: Scores, *, limit: int) -> dict[str, Tensor]:

@@ -192,7 +192,7 @@ class LanguageModel:
         """Pass texts through the model, those of like length together."""
         if len(prompts) != len(completions):
             raise ValueError(f"{len(prompts)} prompts and {len(completions)} completions: there is one for each")
-        encoded, problems = self._encoded(prompts, completions)
+        encoded, problems = self.encoded(prompts, completions)
         width = max((len(ids) for _, ids in encoded), default=0)
         device = next(self.model.parameters()).device
         mask = pad([ids for _, ids in encoded], 0, side="right")[1].to(device)
@@ -213,10 +213,10 @@ class LanguageModel:
         whole = [torch.cat(column)[at] for column in zip(*pieces, strict=True)]
         return [torch.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, 0) for x in whole], mask, problems
 
-    def _encoded(
+    def encoded(
         self, prompts: Sequence[Any], completions: Sequence[Any]
     ) -> tuple[list[tuple[list[int], list[int]]], dict[int, str]]:
-        """Prompts and completions as token ids, and why some completions have none."""
+        """Prompts and completions as the token ids that `logprobs` reads, and why some completions have none."""
         encoded: list[tuple[list[int], list[int]]] = []
         problems: dict[int, str] = {}
         for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
