@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from guerdon.credit import prefix_tree
-from guerdon.models import allot, beam_search, value_loss
+from guerdon.models import allot, beam_search, beam_searches, value_loss
 from guerdon.objectives.value import Critic
 
 A, B, C, D, E, F = range(6)
@@ -113,6 +113,31 @@ def test_tvm_beam_search_by_value_beats_labels_of_outcomes():
     outcome = beam_search("", grow, lambda states: [float(ANSWERS.get(s, 0)) for s in states], done, **budget)
     assert [ANSWERS[state] for state, _ in by_value] == [True, True]
     assert sum(ANSWERS[state] for state, _ in outcome) < 2
+
+
+def test_tvm_several_searches_at_once_find_what_each_finds_alone():
+    """Also where one of them is done before the others."""
+    worth = lambda states: [chance(s) if len(s) < 4 else 2.0 for s in states]  # noqa: E731
+    done = lambda state: len(state) >= 3  # noqa: E731
+    each = lambda states, counts: [grow([s], n)[0] for s, n in zip(states, counts, strict=True)]  # noqa: E731
+    starts, budget = ["a", "", "bca", "c"], {"candidates": 4, "keep": 2, "steps": 3}
+    together = beam_searches(starts, each, worth, done, **budget)
+    assert together == [beam_search(start, grow, worth, done, **budget) for start in starts]
+    assert beam_searches([], each, worth, done) == []
+
+
+def test_rebase_search_grows_the_best_most():
+    """Of the states that are kept, e^0.5 : 1 of six candidates go on from the better."""
+    asked = []
+
+    def expand(states, counts):
+        asked.append(dict(zip(states, counts, strict=True)))
+        return [[state + letter for letter in "abcdef"[:count]] for state, count in zip(states, counts, strict=True)]
+
+    values = {"a": 0.1, "b": 0.6, "c": 0.2, "d": 0.0, "e": 0.0, "f": 0.0}
+    worth = lambda states: [values[s[-1]] for s in states]  # noqa: E731
+    beam_searches([""], expand, worth, lambda s: len(s) == 2, candidates=6, keep=2, temperature=0.8)
+    assert asked == [{"": 6}, {"b": 4, "c": 2}]
 
 
 def test_tvm_finished_answers_stay_and_compete():

@@ -312,6 +312,15 @@ RECIPES = {
     259: {"reward": {"part": "math.answer", "shape": ["shaping.history_length"]}},
     # Prompts.
     70: {"reward": "math.answer", "prompts": {"unsolved": {"order": "balance"}}},
+    # Values of prefixes, by which answers are searched; what a reward costs in KL, and what a verifier is worth.
+    31: {"reward": "math.answer", "evaluation": {"prompts": 4, "samples": 4, "frontier": True}},
+    36: {
+        "reward": "math.answer",
+        "method": grpo(),
+        "critic": {"targets": "prefix", "warmup": 1, "hidden": [8]},
+        "evaluation": {"prompts": 4, "search": {"step": "1", "candidates": 4, "keep": 2}},
+    },
+    191: {"reward": "math.answer", "evaluation": {"prompts": 4, "samples": 4, "frontier": True}},
     # Credit.
     24: {
         "reward": [
@@ -415,16 +424,13 @@ RECIPES = {
 }
 
 OUTSIDE = {
-    31: "theory: `audit.theory`",
-    36: "a value model is fitted to labelled rollouts before it searches: `models.fit_values`",
     150: "offline planning of trajectories: `models.MultiScalePlanner`",
-    191: "theory: `audit.theory`",
 }
 
 
 # What their parts are for, the loop has as a setting: the order of prompts, learned weights of parts, pass@k of several
-# samples, a draw by rank, a balance of rewards.
-BY_SETTING = {70, 85, 196, 227, 230}
+# samples, reward against KL, values of prefixes and search by them, a draw by rank, a balance of rewards.
+BY_SETTING = {31, 36, 70, 85, 191, 196, 227, 230}
 
 
 @pytest.fixture
@@ -467,8 +473,8 @@ def test_a_system_is_a_recipe(of, n):
 
 # The others are trained in tests of their own.
 STEPS_HERE = [
-    2, 8, 10, 13, 15, 18, 23, 25, 26, 29, 30, 34, 40, 54, 73, 82, 84, 87, 94, 115, 146, 151, 176, 189, 204, 209, 221,
-    244,
+    2, 8, 10, 13, 15, 18, 23, 25, 26, 29, 30, 31, 34, 36, 40, 54, 73, 82, 84, 87, 94, 115, 146, 151, 176, 189, 191, 204,
+    209, 221, 244,
 ]  # fmt: skip
 
 

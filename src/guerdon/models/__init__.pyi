@@ -74,6 +74,7 @@ from .value import (
     TokenValues as TokenValues,
     allot as allot,
     beam_search as beam_search,
+    beam_searches as beam_searches,
     fit_values as fit_values,
     value_loss as value_loss,
 )

@@ -187,18 +187,75 @@ def beam_search(
     >>> beam_search("", grow, worth, lambda s: len(s) == 3, candidates=4, keep=2)
     [('bbb', 3), ('bba', 2)]
     """
+    [found] = beam_searches(
+        [start],
+        lambda states, counts: expand(states, counts[0]),
+        value,
+        finished,
+        candidates=candidates,
+        keep=keep,
+        steps=steps,
+    )
+    return found
+
+
+def beam_searches(
+    starts: Sequence[S],
+    expand: Callable[[Sequence[S], Sequence[int]], Sequence[Sequence[S]]],
+    value: Callable[[Sequence[S]], Sequence[float]],
+    finished: Callable[[S], bool],
+    *,
+    candidates: int = 40,
+    keep: int = 10,
+    steps: int = 32,
+    temperature: float | None = None,
+) -> list[list[tuple[S, float]]]:
+    """Several searches as `beam_search` has them, step by step together; what one finds does not depend on the others.
+
+    Args:
+        starts: the prompts.
+        expand: for each state, as many continuations by one step as its count says.
+        value: as there.
+        finished: as there.
+        candidates: of each search, in each step.
+        keep: of each search.
+        steps: the most.
+        temperature: of a search, the kept states get their candidates by `allot`, at this temperature; None: equally.
+
+    Returns:
+        Of each search, as there.
+
+    Raises:
+        ValueError: as there, or if the temperature is not above 0.
+
+    Source: TVM (arXiv 2407.12863); `temperature`: REBASE (2408.00724).
+    """
     if min(candidates, keep, steps) < 1 or candidates < keep:
         raise ValueError(f"candidates ≥ keep ≥ 1 and steps ≥ 1 are wanted, got {candidates}, {keep} and {steps}")
-    beams: list[tuple[S, float]] = [(start, float("-inf"))]
+    beams: list[list[tuple[S, float]]] = [[(start, float("-inf"))] for start in starts]
     for _ in range(steps):
-        done, growing = [b for b in beams if finished(b[0])], [s for s, _ in beams if not finished(s)]
-        if not growing:
+        growing = [[b for b in beam if not finished(b[0])] for beam in beams]
+        counts = [_shares([worth for _, worth in own], candidates, temperature) for own in growing]
+        states = [state for own in growing for state, _ in own]
+        if not states:
             break
-        grown = [state for states in expand(growing, max(1, candidates // len(growing))) for state in states]
-        worth = value(grown) if grown else ()
-        ranked = sorted([*done, *zip(grown, worth, strict=True)], key=lambda item: -item[1])
-        beams = ranked[:keep]
+        grown = [list(of) for of in expand(states, [count for own in counts for count in own])]
+        every = [state for of in grown for state in of]
+        worth = iter(value(every) if every else ())
+        further = iter(grown)
+        for i, own in enumerate(growing):
+            new = [(state, next(worth)) for _ in own for state in next(further)]
+            if own:
+                done = [b for b in beams[i] if finished(b[0])]
+                beams[i] = sorted([*done, *new], key=lambda item: -item[1])[:keep]
     return beams
+
+
+def _shares(values: Sequence[float], candidates: int, temperature: float | None) -> list[int]:
+    """How many candidates each state gets; a search begins with one state, whose value is not known."""
+    if temperature is None or len(values) < 2:
+        return [max(1, candidates // len(values)) for _ in values]
+    return cast("list[int]", allot(torch.tensor(values), candidates, temperature=temperature).tolist())
 
 
 def allot(values: Float[Tensor, "n"], budget: int, *, temperature: float = 0.1) -> Int[Tensor, "n"]:

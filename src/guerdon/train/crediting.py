@@ -341,6 +341,22 @@ def targets(
     raise ValueError("no part of the credit reads the values of a critic")
 
 
+def prefix_targets(rollouts: Rollouts, scores: Scores) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+    """What the critic should have expected before each token, by the rollouts of its group, and where that is known.
+
+        V(y_<t) = the mean reward of the rollouts that begin with y_<t
+
+    Before the first token that is the mean of the group; once a rollout is alone, its own reward.
+
+    Raises:
+        MissingInput: if the rollouts have no tokens.
+
+    Source: TVM (arXiv 2407.12863), whose value of the prefix that a token ends is that before the next.
+    """
+    flow = _flow(scores, rollouts, torch.as_tensor(to_numpy(scores.usable)))
+    return flow.tree.before, flow.written & flow.valid[:, None]
+
+
 def _beginning(
     credit: Credit, rollouts: Rollouts, scores: Scores, penalty: Float[Tensor, "n"] | Float[Tensor, "n t"] | None
 ) -> Flow:

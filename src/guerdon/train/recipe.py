@@ -84,6 +84,37 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Answers that are written step by step, the critic choosing among continuations: a beam search.
+
+    Args:
+        step: a text that ends a step, or how many tokens a step has. With a text that never comes, the best of so many
+            candidates is taken, by what the critic expected before their last token.
+        candidates: continuations of each prompt that are looked at in each step, equally many of each that was kept.
+        keep: how many of them go on.
+        allot: continuations are not shared equally, but in proportion to exp(value / T), with this T.
+
+    Raises:
+        ValueError: if a number is out of range, or the text is empty.
+
+    Source: TVM (arXiv 2407.12863), whose 40 and 10 are not stated with certainty; `allot`: REBASE (2408.00724).
+    """
+
+    step: str | int = "\n"
+    candidates: int = 40
+    keep: int = 10
+    allot: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.step == "" or (isinstance(self.step, int) and self.step < 1):
+            raise ValueError(f"step is a text that ends a step, or at least 1 token, got {self.step!r}")
+        if not self.candidates >= self.keep >= 1:
+            raise ValueError(f"candidates ≥ keep ≥ 1 are wanted, got {self.candidates} and {self.keep}")
+        if self.allot is not None and not self.allot > 0:
+            raise ValueError(f"allot is a temperature above 0, got {self.allot}")
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What is measured on prompts that training never sees.
 
@@ -94,6 +125,9 @@ class Evaluation:
         temperature: of the sampled answers; None: as in training.
         batch: answers sampled at once.
         samples: answers to each prompt; with several, pass@k is measured for k = 1, 2, 4, … up to their number.
+        search: also answer each prompt once by a search along the critic's values, and measure its accuracy.
+        frontier: also measure what the score of `accuracy` has cost in KL to the policy that training began with, what
+            it need have cost, and what choosing among the `samples` is worth.
     """
 
     prompts: int = 1024
@@ -102,6 +136,8 @@ class Evaluation:
     temperature: float | None = None
     batch: int = 256
     samples: int = 1
+    search: Search | None = None
+    frontier: bool = False
 
     def __post_init__(self) -> None:
         if min(self.prompts, self.batch, self.samples) < 1 or self.every < 0:
@@ -311,7 +347,11 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe 
     if recipe.prompts.unsolved is not None:
         _check_unsolved(recipe.prompts.unsolved, reward)
     chains.check(method, reward, critic=recipe.critic is not None)
-    losses.check(method, reward, ["reference", *recipe.models, *(["critic"] if recipe.critic else [])])
+    losses.check(
+        method, reward, ["reference", *recipe.models, *(["critic"] if recipe.critic else [])],
+        prefixes=recipe.critic is not None and recipe.critic.targets == "prefix",
+    )  # fmt: skip
+    _check_evaluation(recipe)
     if method.blend is not None and recipe.batch.prompts < 2:
         raise RecipeError("method.blend: what a part does for other prompts is asked: batch.prompts is at least 2")
     if losses.by_groups(method) and recipe.batch.prompts % recipe.batch.minibatches:
@@ -333,6 +373,28 @@ def _check_unsolved(unsolved: Unsolved, reward: Reward) -> None:
     if (reward if unsolved.of is None else names[unsolved.of]).level == "step":
         raise RecipeError(
             f"prompts.unsolved.of: {unsolved.of or 'the reward'} is one of steps: name a part that is of rollouts"
+        )
+
+
+def _check_evaluation(recipe: Recipe) -> None:
+    evaluation, sampling = recipe.evaluation, recipe.sampling
+    temperature = sampling.temperature if evaluation.temperature is None else evaluation.temperature
+    if evaluation.search is not None and recipe.critic is None:
+        raise RecipeError(
+            "evaluation.search: answers are ranked by the values of a critic, and the recipe has none: add "
+            "critic: {targets: prefix}"
+        )
+    if evaluation.search is not None and temperature == 0:
+        raise RecipeError("evaluation.search: at temperature 0 all candidates are the same: set evaluation.temperature")
+    if evaluation.frontier and evaluation.samples < 2:
+        raise RecipeError(
+            "evaluation.frontier: what a policy can reach is seen from several answers to each prompt: set "
+            "evaluation.samples to 2 or more"
+        )
+    if evaluation.frontier and (temperature == 0 or sampling.top_p < 1):
+        raise RecipeError(
+            "evaluation.frontier: a KL is measured on answers drawn from the whole policy: set evaluation.temperature "
+            "above 0 and sampling.top_p to 1"
         )
 
 

@@ -19,7 +19,7 @@ from guerdon.objectives import kl_penalty
 from guerdon.train.crediting import STOPPED
 from guerdon.train.distributed import gather, on_main, share
 from guerdon.train.language.beginnings import Going, beginnings, last_steps, steps_taken, stopping
-from guerdon.train.language.generation import SamplingConfig, generate, uniforms
+from guerdon.train.language.generation import SamplingConfig, generate, spoken, uniforms
 from guerdon.train.language.guidance import GUIDED, with_guidance
 from guerdon.train.language.job import DEPTH, STEP, Job
 from guerdon.train.language.losses import teaches_critic
@@ -339,3 +339,18 @@ def _rollouts(
         {name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", *RESERVED)} if rows else {}
     )
     return Rollouts(prompts, spoken, columns, groups=np.asarray(groups, np.int64), finished=finished, tokens=tokens)
+
+
+def of_tokens(
+    job: Job,
+    rows: Sequence[Row],
+    groups: Sequence[int],
+    ids: Sequence[list[int]],
+    finished: Sequence[bool],
+    config: SamplingConfig,
+) -> Rollouts:
+    """Completions of rows, as tokens that the policy chose, as rollouts; nothing is known of their probabilities."""
+    padded, written = (x.numpy() for x in pad(ids, job.tokenizer.pad_token_id, side="right"))
+    texts, offsets = spoken(job.tokenizer, list(ids), padded.shape[1], config)
+    tokens = Tokens(padded, written, written, offsets=offsets)
+    return _rollouts(list(rows), list(groups), texts, np.asarray(finished, bool), tokens)

@@ -38,6 +38,8 @@ class CriticConfig:
         start: of the last layer: "random", or "zero", so that every value is 0 at first.
         learning_rate: of the critic; otherwise its optimiser is that of the policy.
         warmup: training steps at the beginning in which only the critic learns.
+        targets: what a value should have been: "credit": what the credit that reads it makes of it; "prefix": the mean
+            reward of the group's rollouts that begin with the same tokens, whoever reads the values, if anyone.
         clip: towards targets, no more is won by moving a value further than this from what it was at sampling; None:
             no bound.
         micro: rollouts that pass through the critic at once when values are computed at sampling.
@@ -45,7 +47,8 @@ class CriticConfig:
     Raises:
         RecipeError: if a number is out of range.
 
-    Source: the defaults are VL-DAC's (arXiv 2508.04280), whose learning rate is 1e-6 for policy and critic.
+    Source: the defaults are VL-DAC's (arXiv 2508.04280), whose learning rate is 1e-6 for policy and critic; values of
+    prefixes: TVM (2407.12863).
     """
 
     model: Any = None
@@ -53,6 +56,7 @@ class CriticConfig:
     start: Literal["random", "zero"] = "random"
     learning_rate: float = 1e-6
     warmup: int = 2
+    targets: Literal["credit", "prefix"] = "credit"
     clip: float | None = 0.1
     micro: int = 64
 
@@ -210,8 +214,15 @@ def states(
     return hidden[:, prompt_ids.shape[1] - 1 : -1]
 
 
-def targets(method: Method, rollouts: Rollouts, scores: Scores) -> dict[str, Tensor]:
+def targets(
+    method: Method, rollouts: Rollouts, scores: Scores, *, by: Literal["credit", "prefix"] = "credit"
+) -> dict[str, Tensor]:
     """What the critic is to learn from scored rollouts.
+
+    Args:
+        method: whose credit or objective reads the values.
+        rollouts, scores: the batch.
+        by: see `CriticConfig.targets`.
 
     Returns:
         The values at sampling, what they should have been, and where that is known: at each token, or at the first
@@ -221,5 +232,8 @@ def targets(method: Method, rollouts: Rollouts, scores: Scores) -> dict[str, Ten
     if teaches_critic(method):
         return {}
     assert rollouts.tokens is not None
-    wanted, known = crediting.targets(method.credit, rollouts, scores, penalty=penalty(method, rollouts))
+    if by == "prefix":
+        wanted, known = crediting.prefix_targets(rollouts, scores)
+    else:
+        wanted, known = crediting.targets(method.credit, rollouts, scores, penalty=penalty(method, rollouts))
     return {"values": torch.as_tensor(rollouts.tokens.values).float(), "targets": wanted.float(), "valued": known}

@@ -242,7 +242,7 @@ def generate(
     told = zip(begun, ids.tolist(), lengths.tolist(), strict=True)
     said = [[*beginning, *row[:length]] for beginning, row, length in told]
     width = max(map(len, said), default=0)
-    texts, offsets = _texts(tokenizer, said, width, config)
+    texts, offsets = spoken(tokenizer, said, width, config)
     prompt_ids, prompt_mask = (x.to(device) for x in pad(encoded, tokenizer.pad_token_id, side="left"))
     place = torch.arange(width, device=device)
     attended = place < (ahead + lengths)[:, None]
@@ -292,7 +292,7 @@ def _sample(
     cache.reorder_cache(copies)  # type: ignore[arg-type]
     attended, place = mask[copies], place[copies, -1:]
 
-    ends = torch.tensor(_end_tokens(model, tokenizer), device=device)
+    ends = torch.tensor(end_tokens(model, tokenizer), device=device)
 
     row, alive = torch.arange(len(ids), device=device), torch.ones(len(ids), dtype=torch.bool, device=device)
     for t in range(config.max_tokens):
@@ -327,7 +327,7 @@ def _stopped(tokenizer: Any, ids: Tensor, stop: tuple[str, ...]) -> Tensor:
     return torch.tensor([any(s in tail for s in stop) for tail in tails], device=ids.device)
 
 
-def _texts(
+def spoken(
     tokenizer: Any, rows: list[list[int]], width: int, config: SamplingConfig
 ) -> tuple[list[str], Int[np.ndarray[Any, Any], "n t 2"]]:
     """The texts of completions, cut at the first stop text, and the place of each token in them."""
@@ -341,7 +341,7 @@ def _texts(
     return texts, offsets
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """The tokens that end a completion: chat models have one more than their tokenizer says."""
     others = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     others = [others] if isinstance(others, int) else others or []

@@ -174,7 +174,8 @@ def prepare(
         on_main(accelerator, lambda: run.rewind(-1))
     read = reward.requires | accuracy.requires
     start = "model:reference" in read or "policy" in recipe.load_models().values()
-    if method.kl.coefficient or recipe.keep.kl or start or "reference" in told:
+    start = start or recipe.keep.kl or recipe.evaluation.frontier
+    if method.kl.coefficient or start or "reference" in told:
         job.reference = reference(job)
     if accelerator.is_main_process or told:
         job.models = _models(job, named)

@@ -88,8 +88,8 @@ def _step(job: Job) -> dict[str, Any]:
     read = read_from(job.method, rollouts, scores, limit=recipe.sampling.max_tokens)
     if job.method.answer is not None:
         read |= answers(job.method.answer, rollouts, job.policy, job.tokenizer)
-    if job.critic:
-        read |= critic.targets(job.method, rollouts, scores)
+    if recipe.critic:
+        read |= critic.targets(job.method, rollouts, scores, by=recipe.critic.targets)
     experience = replace(experience, mask=experience.mask & rows[:, None], **read)
     record |= reweigh(job, experience, rollouts, scores)
     learned = learn(

@@ -125,13 +125,14 @@ def teaches_critic(method: Method) -> bool:
     return "values" in given(method)
 
 
-def check(method: Method, reward: Reward, models: Collection[str]) -> None:
+def check(method: Method, reward: Reward, models: Collection[str], *, prefixes: bool = False) -> None:
     """Check, before any work, that a method's objective can be given what it reads.
 
     Args:
         method: its objective, constraint, KL and entropy.
         reward: whose parts can be read.
         models: the names of the models there are, with 'critic' if there is one.
+        prefixes: whether the critic learns the values of prefixes, whoever reads them.
 
     Raises:
         RecipeError: naming what is lacking, and what there is; or if the critic has nothing to learn from, or two
@@ -170,8 +171,18 @@ def check(method: Method, reward: Reward, models: Collection[str]) -> None:
                 f"objective: {name} reads {parameter!r} from a model {model!r}, which the recipe does not have; it "
                 f"has: {', '.join(sorted(models))}. {'Add critic: {}' if model == 'critic' else remedy}"
             )
-    if "critic" in models and teaches_critic(method) == any(reads_values(part) for part in parts_of(method.credit)):
-        needed = "nothing reads its values: credit needs {part: credit.returns, kind: gae}, or reads {values: critic}"
+    if prefixes and teaches_critic(method):
+        raise RecipeError(f"critic.targets: {name} reads the values and teaches them itself: leave it at credit")
+    if prefixes and reward.level != "rollout":
+        raise RecipeError(
+            "critic.targets: values of prefixes are of one reward per rollout, and this one is by steps: reduce it"
+        )
+    read = any(reads_values(part) for part in parts_of(method.credit))
+    if "critic" in models and not prefixes and teaches_critic(method) == read:
+        needed = (
+            "nothing reads its values: credit needs {part: credit.returns, kind: gae}, or reads {values: critic}; "
+            "critic.targets: prefix teaches it all the same"
+        )
         both = "credit and objective both read its values, and it learns from one of them"
         raise RecipeError(f"critic: {both if teaches_critic(method) else needed}")
     for parameter in [parameter for parameter in PARTS if parameter in names]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from guerdon.train.report.curves import by_step, curves, evaluations, lengths, number, reasons
+from guerdon.train.report.curves import by_step, curves, evaluations, frontier, lengths, number, reasons
 from guerdon.train.report.headline import headline
 from guerdon.train.report.page import page
 from guerdon.train.report.pictures import pictures
@@ -43,6 +43,7 @@ def write(run: Run) -> Path:
         "pictures": pictures(run.pictures()),
         "curves": curves(metrics),
         "evaluations": evaluations(measured),
+        "frontier": frontier(measured),
         "lengths": lengths(measured),
         "reasons": reasons(metrics),
         "samples": samples(run.rollouts(), config),

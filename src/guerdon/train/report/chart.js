@@ -67,7 +67,7 @@ function path(steps, values, x, y) {
 }
 
 /** An empty chart: axes, ticks, labels. Returns the drawing with its scales and the box of the plot. */
-function frame({ width, height, label, domain, vertical, format, below }) {
+function frame({ width, height, label, domain, vertical, format, below, whole = true }) {
   const texts = vertical.ticks.map((value) => format(value, vertical.decimals));
   const left = 12 + 6.3 * Math.max(2, ...texts.map((text) => text.length));
   const box = { left, right: width - 8, top: 8, bottom: height - 22 };
@@ -79,10 +79,11 @@ function frame({ width, height, label, domain, vertical, format, below }) {
     svg.append(shape("line", { class: i ? "level" : "base", x1: box.left, x2: box.right, y1: at, y2: at }));
     write(texts[i], box.left - 7, at + 4, "end");
   });
-  for (const value of ticks(domain[0], domain[1], Math.max(2, (box.right - box.left) / 60), true).values) {
+  for (const value of ticks(domain[0], domain[1], Math.max(2, (box.right - box.left) / 60), whole).values) {
     const at = x(value);
     svg.append(shape("line", { class: "base", x1: at, x2: at, y1: box.bottom, y2: box.bottom + 4 }));
-    write(grouped(value), at, box.bottom + 17, at > width - 20 ? "end" : "middle");
+    const text = whole ? grouped(value) : String(Number(value.toPrecision(3)));
+    write(text, at, box.bottom + 17, at > width - 20 ? "end" : "middle");
   }
   write(below, box.left - 12, box.bottom + 17, "end");
   return { svg, x, y, box };

@@ -125,10 +125,18 @@ const ACCURACY = {
   unit: "share right on held-out prompts, 95 % interval",
   classes: "wide steps",
   ceiling: 1,
-  interval: true,
+  interval: "ci95",
+};
+const SEARCHED = {
+  key: "search",
+  title: "Accuracy by search",
+  unit: "share right of answers that were searched for, 95 % interval",
+  classes: "wide steps",
+  ceiling: 1,
+  interval: "search_ci95",
 };
 const OF_PICTURES = [
-  { key: "reward", title: "Reward, evaluated", unit: "mean, 95 % interval", classes: "wide steps", interval: true },
+  { key: "reward", title: "Reward, evaluated", unit: "mean, 95 % interval", classes: "wide steps", interval: "ci95" },
   { key: "vendi", title: "Variety", unit: "Vendi score of a prompt's pictures", classes: "steps", beside: "vendi_real" },
   { key: "nearest", title: "Distance to real", unit: "to the nearest real picture of the prompt", classes: "steps" },
   { key: "recognized", title: "Recognized", unit: "share nearest to a real picture of the prompt", classes: "steps", ceiling: 1 },
@@ -139,7 +147,7 @@ function evaluationChart(evaluations, about, { cursor, domain, pick }) {
   const { key, title, ceiling, beside } = about;
   const known = evaluations
     .filter((e) => typeof e[key] === "number")
-    .map((e) => ({ ...e, accuracy: e[key], ci95: about.interval ? e.ci95 : null }));
+    .map((e) => ({ ...e, accuracy: e[key], ci95: e[about.interval] ?? null }));
   const real = beside ? known.map((e) => e[beside]).filter((x) => typeof x === "number") : [];
   const tall = about.classes.includes("wide") ? HEIGHT.wide : HEIGHT.normal;
   if (!known.length) return panel({ ...about, empty: "No evaluation has been recorded." }).element;
@@ -186,7 +194,7 @@ function evaluationChart(evaluations, about, { cursor, domain, pick }) {
     const step = cursor.index === null ? Infinity : cursor.steps[cursor.index];
     const e = known.findLast((each) => each.step <= step) ?? known[0];
     const interval = e.ci95 ? ` [${e.ci95.map((end) => aligned(end)).join(", ")}]` : "";
-    const answers = e.n ? `, ${grouped(e.n)} ${key === "accuracy" ? "answers" : "pictures"}` : "";
+    const answers = e.n && key !== "search" ? `, ${grouped(e.n)} ${key === "accuracy" ? "answers" : "pictures"}` : "";
     const value = make("b", {}, aligned(e.accuracy));
     chart.reading.replaceChildren(make("span", {}, value, `${interval} at step ${e.step}${answers}`));
   };
@@ -195,6 +203,43 @@ function evaluationChart(evaluations, about, { cursor, domain, pick }) {
     read();
   });
   read();
+  return chart.element;
+}
+
+/** Reward against KL: the most that could be had of the answers at the start, the best of several, and the run. */
+function frontierChart({ curve, best_of: bests, points }) {
+  const about = { title: "Reward against KL", unit: "mean of the evaluated answers", classes: "wide" };
+  const every = [...points, ...bests];
+  const reach = 1.05 * Math.max(curve.kl.at(-1), ...every.map((p) => p.kl)) || 1;
+  const vertical = axis([...curve.reward, ...every.map((p) => p.reward)], { height: HEIGHT.wide });
+  const chart = panel(about, (width) => {
+    const said = points.map((p) => `${aligned(p.reward)} at ${figure(p.kl)} nats at step ${p.step}`).join(", ");
+    const drawing = { width, height: HEIGHT.wide, label: `${about.title}: ${said}`, domain: [0, reach], vertical };
+    const { svg, x, y } = frame({ ...drawing, format: plain, below: "nats", whole: false });
+    const line = curve.kl.map((kl, i) => `${i ? "L" : "M"}${x(kl).toFixed(1)} ${y(curve.reward[i]).toFixed(1)}`).join("");
+    const known = shape("g", { class: "s0" }, shape("path", { class: "line", d: line }));
+    for (const { m, kl, reward } of bests) {
+      const title = shape("title", {}, `best of ${m}: ${aligned(reward)} at ${figure(kl)} nats`);
+      known.append(shape("circle", { class: "dot", cx: x(kl), cy: y(reward), r: 3 }, title));
+    }
+    const walked = points.map((p, i) => `${i ? "L" : "M"}${x(p.kl).toFixed(1)} ${y(p.reward).toFixed(1)}`).join("");
+    const run = shape("g", { class: "s1" }, shape("path", { class: "raw", d: walked }));
+    points.forEach((p, i) => {
+      const [at, down] = [x(p.kl), y(p.reward)];
+      run.append(shape("circle", { class: "now", cx: at, cy: down, r: 5 }));
+      if (i && i < points.length - 1) return;
+      const [anchor, beside] = at > width - 80 ? ["end", at - 10] : ["start", at + 10];
+      run.append(shape("text", { class: "value", x: beside, y: down + 4, "text-anchor": anchor }, `step ${p.step}`));
+    });
+    svg.append(known, run);
+    return svg;
+  });
+  const last = points.at(-1);
+  const spent = last && make("b", {}, `${aligned(last.reward)} at ${figure(last.kl)} nats`);
+  const beyond = last && typeof last.regret === "number" ? `, ${figure(last.regret)} more than it need cost` : "";
+  const named = [["s1", "the run ", spent, beyond], ["s0", "the most that answers of its start could give; dots: the best of several"]];
+  const items = named.map(([kind, ...texts]) => make("span", {}, make("i", { class: kind }), ...texts));
+  chart.reading.replaceChildren(...items);
   return chart.element;
 }
 

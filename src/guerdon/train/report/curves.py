@@ -67,9 +67,35 @@ def evaluations(records: Sequence[Record]) -> list[dict[str, Any]]:
             "mean_length": number(record.get("mean_length")),
             "n": number(record.get("n")),
             **{name: number(record[name]) for name in OF_PICTURES if name in record},
+            **_searched(record.get("search")),
         }
         for record in records
     ]
+
+
+def _searched(found: Any) -> dict[str, Any]:
+    return {"search": number(found.get("accuracy")), "search_ci95": interval(found.get("ci95"))} if found else {}
+
+
+def frontier(records: Sequence[Record]) -> dict[str, Any] | None:
+    """Reward against KL: what could be had from the answers at the start, and what each evaluation has.
+
+    Returns:
+        `curve`, KL and reward of the frontier; `best_of`, of so many answers at the start; `points`, step, KL, reward
+        and regret of each evaluation. None if it was not measured.
+    """
+    known = [record for record in records if record.get("frontier")]
+    curve = next((record["curve"] for record in known if record.get("curve")), None)
+    if curve is None:
+        return None
+    names = ("kl", "reward", "regret")
+    points = [{"step": r.get("step", 0)} | {x: number(r["frontier"].get(x)) for x in names} for r in known]
+    best = known[0]["frontier"].get("best_of") or {}
+    return {
+        "curve": {name: [number(x) for x in curve[name]] for name in names[:2]},
+        "best_of": [{"m": m, "kl": number(x["kl"]), "reward": number(x["reward"])} for m, x in best.items()],
+        "points": [point for point in points if point["kl"] is not None and point["reward"] is not None],
+    }
 
 
 def lengths(records: Sequence[Record]) -> dict[str, Any] | None:

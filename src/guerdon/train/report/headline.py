@@ -96,7 +96,7 @@ def headline(
     sentence, tone = verdict(before, after, measure)
     if summary is None and last is not None:
         sentence = f"so far, at step {last.get('step')}, {sentence}"
-    sentence += _brevity(before, after)
+    sentence += _brevity(before, after) + _searched(ended.get("after"), last, ended.get("before"), first)
     done = metrics[-1].get("step", len(metrics)) if metrics else 0
     of_planned = f" of {planned:.0f}" if planned else ""
     state = "finished" if summary is not None else f"unfinished · step {done}{of_planned}"
@@ -145,6 +145,12 @@ def _brevity(before: Outcome, after: Outcome | None) -> str:
         return f". Answers kept their length of {after.length:.3g} tokens"
     longer = "longer" if shares > 0 else "shorter"
     return f". Answers became {abs(shares):.0%} {longer}".replace("%", " %")
+
+
+def _searched(*records: Record | None) -> str:
+    """The accuracy of answers that were searched for, of the first record that has it."""
+    found = next((x for r in records if r and (x := number((r.get("search") or {}).get("accuracy"))) is not None), None)
+    return "" if found is None else f". Answers that were searched for are right in {found:.0%}".replace("%", " %")
 
 
 def _outcome_tile(before: Outcome, after: Outcome | None, measure: str) -> str:

@@ -26,7 +26,7 @@ function drawPictures(following, sheets) {
   following.before(make("section", { "aria-labelledby": "seen" }, heading, sheet));
 }
 
-function drawCharts({ measure, curves, evaluations, lengths, finished }, pick) {
+function drawCharts({ measure, curves, evaluations, frontier, lengths, finished }, pick) {
   const { step: steps, series, parts, every } = curves;
   const grid = document.getElementById("charts");
   if (!steps.length && !evaluations.length) {
@@ -51,6 +51,8 @@ function drawCharts({ measure, curves, evaluations, lengths, finished }, pick) {
   const missing = { missing: "Not recorded; it needs a reference policy." };
   const ofText = () => [
     evaluationChart(evaluations, ACCURACY, shared),
+    ...(evaluations.some((e) => "search" in e) ? [evaluationChart(evaluations, SEARCHED, shared)] : []),
+    ...(frontier ? [frontierChart(frontier)] : []),
     one("length", "Length", "tokens, mean of rollouts"),
     lengthsChart(lengths, finished),
     one("kl", "KL to the reference", "nats per token", missing),
