@@ -123,9 +123,9 @@ def chance(self, prompt_ids, prompt_mask, ids, attended):
 
 def test_tvm_search_by_the_true_values_finds_what_sampling_mostly_does_not(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(Critic, "values", chance)
-    summary = loop.train(recipe(steps=0), tmp_path / "run")
+    summary = loop.train(recipe(steps=0, search={"candidates": 16, "keep": 4}), tmp_path / "run")
     assert summary["after"]["accuracy"] < 0.25
-    assert summary["after"]["search"]["accuracy"] == 1.0
+    assert summary["after"]["search"]["accuracy"] == 1.0  # a good token is among 16 in 99 of 100 steps, of which 4 do
 
 
 def test_tvm_end_to_end_search_by_what_was_learned_beats_samples(recipe, tmp_path, shape):
@@ -177,7 +177,7 @@ def slow_search(job, prompt, number, by, limit):
             counts = [by.candidates - second, second]
         for (ids, _), count in zip(open_ones, counts, strict=True):
             for _ in range(count):
-                noise = uniforms([slot], limit, seed=job.recipe.seed, step=depth, stream=4)
+                noise = uniforms([slot], limit, seed=job.recipe.seed, step=depth, stream=5)
                 slot += 1
                 config = SamplingConfig(max_tokens=limit)
                 made = generate(job.policy, job.tokenizer, [prompt], uniforms=noise, config=config, begun=[ids])
