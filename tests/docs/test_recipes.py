@@ -17,8 +17,9 @@ from guerdon.credit import group_relative
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train import comparison as comparisons, presets, recipe as recipes
 from guerdon.train.language import demonstrations
-from guerdon.train.method import KL, Answer, Begin, Blend, Guided, Method, Sampling, Steps, options
+from guerdon.train.method import KL, Answer, Blend, Method, options
 from guerdon.train.recipe import Recipe
+from guerdon.train.sampling import Begin, Guided, Sampling, Steps
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "recipes.md").read_text("utf-8")

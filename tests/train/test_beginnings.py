@@ -15,8 +15,8 @@ from guerdon.train.language import loop
 from guerdon.train.language.generation import SamplingConfig, generate, uniforms
 from guerdon.train.language.learning import learn
 from guerdon.train.language.policy import build, logprobs
-from guerdon.train.method import Begin, Sampling
 from guerdon.train.run import Run
+from guerdon.train.sampling import Begin, Sampling
 
 CUT = {"at": "separator", "separator": "1", "until": None}
 OUTCOME = {"part": "format.regex", "pattern": "[3-5]", "match": "search", "name": "outcome"}

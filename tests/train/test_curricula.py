@@ -111,7 +111,7 @@ def test_stages_that_cannot_be_are_said_before_any_work(staged, tmp_path, stages
 def test_rounds_go_on_in_one_order_and_their_pace_is_learned(tiny, tmp_path, monkeypatch):
     """⌈missing / min(s, s′)⌉, at most `pace`; no prompt twice before all were there; gone on with bit for bit."""
     asked, drawn = [], []
-    original = collecting._round
+    original = collecting.write
 
     def watched(job, step, n, before, context):
         rollouts = original(job, step, n, before, context)
@@ -119,7 +119,7 @@ def test_rounds_go_on_in_one_order_and_their_pace_is_learned(tiny, tmp_path, mon
         drawn.extend(rollouts.prompts[::4])
         return rollouts
 
-    monkeypatch.setattr(collecting, "_round", watched)
+    monkeypatch.setattr(collecting, "write", watched)
     method = {"preset": "grpo", "kl": {"coefficient": 0.0}}
     sampling = {"group": 4, "dynamic": True, "rounds": 6, "pace": 12, "filter": "data.varied"}
     recipe = tiny(

@@ -8,7 +8,7 @@ import pytest
 from stopping import metrics, stopped
 
 from guerdon.core.errors import RecipeError
-from guerdon.train.language import collecting, loop
+from guerdon.train.language import loop, writing
 from guerdon.train.prompts import PromptsConfig, completions
 from guerdon.train.run import Run
 
@@ -88,7 +88,7 @@ def test_what_the_policy_writes_beside_them_is_what_it_would_have_written_withou
 
 
 def test_a_whole_group_may_be_of_others(recipe, tmp_path, collected, monkeypatch):
-    monkeypatch.setattr(collecting, "sample", None)
+    monkeypatch.setattr(writing, "sample", None)
     monkeypatch.setattr(loop, "evaluate", lambda job: {"accuracy": 0.0, "ci95": [0.0, 0.0], "mean_length": 0.0})
     of = recipe(said={"1+1=": ["2", "3"], "2+2=": ["4", "44"]}, method={"sampling": {"group": 2}}, steps=1)
     loop.train(of, tmp_path / "run")

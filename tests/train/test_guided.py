@@ -16,9 +16,9 @@ from guerdon.train.language.learning import learn
 from guerdon.train.language.losses import given
 from guerdon.train.language.policy import ModelShape, PolicyConfig, build
 from guerdon.train.language.teach import TeachConfig, teach
-from guerdon.train.method import Guided, Sampling
 from guerdon.train.prompts import Prompts, PromptsConfig
 from guerdon.train.run import Run
+from guerdon.train.sampling import Guided, Sampling
 
 HINTS = {"1+1=": "2", "2+3=": None, "4+4=": "7;8", "5+1=": ""}
 TEMPLATE = "{guidance};{prompt}"

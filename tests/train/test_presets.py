@@ -8,7 +8,8 @@ from guerdon.core.errors import RecipeError
 from guerdon.credit import group_relative, whiten
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train import presets
-from guerdon.train.method import KL, Method, Sampling, options
+from guerdon.train.method import KL, Method, options
+from guerdon.train.sampling import Sampling
 
 NAMES = ["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "luspo", "cispo", "sapo", "reinforce", "rloo"]
 NAMES += ["w_reinforce", "psr", "nsr", "grpo_n", "gspo_n", "wgrpo", "tempo", "pure", "dler"]

@@ -18,8 +18,8 @@ from guerdon.train.language.beginnings import Going, steps_taken
 from guerdon.train.language.generation import SamplingConfig, generate, uniforms
 from guerdon.train.language.learning import learn
 from guerdon.train.language.policy import build
-from guerdon.train.method import Sampling, Steps
 from guerdon.train.run import Run
+from guerdon.train.sampling import Sampling, Steps
 
 TEMPERATURE = 0.7
 # A step is right if it ends with an even digit, and an early one is worth more.

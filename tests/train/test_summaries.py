@@ -18,8 +18,8 @@ from guerdon.train.language.generation import SamplingConfig, generate, uniforms
 from guerdon.train.language.learning import learn
 from guerdon.train.language.losses import Experience, Forward, loss
 from guerdon.train.language.policy import build
-from guerdon.train.method import Begin
 from guerdon.train.run import Run
+from guerdon.train.sampling import Begin
 from guerdon.train.scoring import credited
 
 BUDGETS, PRIOR = (2, 4, 8), (0.2, 0.3, 0.5)

@@ -13,7 +13,7 @@ from stopping import Alone, equal, last, metrics, stopped
 from guerdon.core import Rollouts, Scores, Tokens
 from guerdon.objectives import dueling, recovered_rewards
 from guerdon.train import checkpoint as checkpoints
-from guerdon.train.language import collecting, learning, loop
+from guerdon.train.language import learning, loop, writing
 from guerdon.train.language.critic import Critic, targets
 from guerdon.train.language.learning import learn
 from guerdon.train.language.losses import Experience
@@ -329,7 +329,7 @@ def program_tokens(tokenizer):
 
 def test_b_coder_learns_from_programs_alone_what_each_is_worth(b_coder, tmp_path, monkeypatch):
     """Nothing is sampled; where the Bellman error is small, the rewards that Q implies are those of the programs."""
-    monkeypatch.setattr(collecting, "generate", None)
+    monkeypatch.setattr(writing, "generate", None)
     monkeypatch.setattr(loop, "evaluate", lambda job: {"accuracy": 0.0, "ci95": [0.0, 0.0], "mean_length": 0.0})
     wide = {"from_config": SHAPE | {"hidden": 32, "mlp": 64}}
     of = b_coder(

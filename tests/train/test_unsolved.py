@@ -166,6 +166,7 @@ def test_a_run_of_a_pool_goes_on_bit_for_bit(recipe, tmp_path, monkeypatch, unso
             "prompts.unsolved.of: process is one of steps",
         ),
         ({}, {"prompts": {"file": "x", "unsolved": {}, "stages": {"by": "kind", "order": ["a"]}}}, "both given"),
+        ({}, {"method": {"preset": "dr_grpo", "sampling": {"steps": {}}}}, "solved by whole rollouts: not with method"),
     ],
     ids=str,
 )

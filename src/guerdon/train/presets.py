@@ -42,7 +42,8 @@ from guerdon.objectives import (
     rewards_as_labels,
 )
 from guerdon.objectives.denoising import reward_difference, step_preference
-from guerdon.train.method import KL, Begin, Method, Sampling, Sum
+from guerdon.train.method import KL, Method, Sum
+from guerdon.train.sampling import Begin, Sampling
 
 # Source: DeepSeekMath (arXiv 2402.03300): β = 0.04, 64 rollouts; its ε is not stated, 0.2 is PPO's and TRL's.
 grpo = Method(

@@ -346,6 +346,8 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe 
             )
     if recipe.prompts.unsolved is not None:
         _check_unsolved(recipe.prompts.unsolved, reward)
+        if method.sampling.steps is not None:
+            raise RecipeError("prompts.unsolved: a prompt is solved by whole rollouts: not with method.sampling.steps")
     chains.check(method, reward, critic=recipe.critic is not None)
     losses.check(
         method, reward, ["reference", *recipe.models, *(["critic"] if recipe.critic else [])],

@@ -16,10 +16,10 @@ from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Scores
 from guerdon.train.distributed import gather, on_main, share
 from guerdon.train.language import frontier
-from guerdon.train.language.collecting import EVALUATION, sample
 from guerdon.train.language.generation import SamplingConfig
 from guerdon.train.language.job import Job
 from guerdon.train.language.search import search
+from guerdon.train.language.writing import EVALUATION, sample
 from guerdon.train.progress import ticker
 
 Flags: TypeAlias = Bool[np.ndarray[Any, Any], "n"]

@@ -7,8 +7,8 @@ from typing import Any
 from guerdon.core.errors import RecipeError, nearest
 from guerdon.train.language.generation import check_context
 from guerdon.train.language.tokenizer import Prompt, encode_prompts
-from guerdon.train.method import Guided
 from guerdon.train.prompts import Prompts, Row, fill
+from guerdon.train.sampling import Guided
 
 GUIDED = "guided"  # the column that says which rollouts were written with guidance
 

@@ -34,11 +34,11 @@ from guerdon.train.language.policy import build
 from guerdon.train.language.teach import check as check_teaching, teach
 from guerdon.train.language.tokenizer import encode_prompts, encode_text
 from guerdon.train.loop import Standing, last_checkpoint, reference
-from guerdon.train.method import Begin, Sampling
 from guerdon.train.progress import ticker
 from guerdon.train.prompts import Prompts, Row
 from guerdon.train.recipe import OWN_MODELS, Recipe
 from guerdon.train.run import Run
+from guerdon.train.sampling import Begin, Sampling
 from guerdon.train.updates import adamw
 
 if TYPE_CHECKING:

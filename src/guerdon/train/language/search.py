@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from guerdon.core.rollouts import Rollouts
 from guerdon.models import beam_searches
-from guerdon.train.language.collecting import of_tokens
 from guerdon.train.language.generation import SamplingConfig, end_tokens, generate, spoken, uniforms
 from guerdon.train.language.job import Job
 from guerdon.train.language.tokenizer import encode_prompts, pad
+from guerdon.train.language.writing import of_tokens
 from guerdon.train.prompts import Row
 from guerdon.train.recipe import Search
 
