@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from guerdon import Leaf, Learned, reward
+from guerdon import Leaf, Learned, models, reward
 from guerdon.algebra import identity as identities
 from guerdon.algebra.spec import load
 from guerdon.rewards import format as formats, math as maths
@@ -127,6 +127,11 @@ def test_what_reads_more_than_columns_has_none(of_mine):
 def test_a_class_that_is_given_whole_rollouts_has_none_unless_it_says_what_it_reads():
     assert Whole("here").identity() is None
     assert Declared("here").identity() == "here, of completions"
+
+
+def test_rewards_that_learn_in_a_run_have_none():
+    learn = [models.implicit_reward(), models.flow_reward(), models.decomposed_return(factors=len)]
+    assert [leaf.identity() for leaf in learn] == [None] * 3
 
 
 @pytest.mark.parametrize("nested", [False, True])

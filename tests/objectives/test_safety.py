@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from guerdon.objectives import (
+    adaptive_distillation,
     answer_policy_gradient,
     answer_weights,
     bellman_loss,
@@ -17,7 +18,9 @@ from guerdon.objectives import (
     distillation,
     explorative,
     extrapolated_advantages,
+    extrapolated_policy_gradient,
     gflownet,
+    group_preference,
     hybrid_policy_gradient,
     kl_hinge,
     perplexity,
@@ -119,6 +122,18 @@ LOSSES = {
         lambda d, **chosen: distillation(d["logits"], d["teacher"], d["mask"], aggregate="token-mean", **chosen),
         ["logits"],
     ),
+    "adaptive": (
+        lambda d, **chosen: adaptive_distillation(
+            d["logits"], d["teacher"], d["teacher"].flip(-1), d["mask"], aggregate="token-mean", **chosen
+        ),
+        ["logits"],
+    ),
+    "extrapolated": (
+        lambda d, **chosen: extrapolated_policy_gradient(
+            d["logp"], d["old_logp"], d["values"], d["mask"], ref_logp=d["ref_logp"], strength=1.25, **chosen
+        ),
+        ["logp"],
+    ),
     "value": (
         lambda d, **chosen: clipped_value_loss(d["values"], d["logp"], d["returns"], d["mask"], **chosen),
         ["values"],
@@ -153,6 +168,12 @@ LOSSES = {
             d["logp"], d["advantages"], d["mask"], values=d["values"], rows=d["mask"].any(1), place="edges", **chosen
         ),
         ["logp", "values"],
+    ),
+    "group preference": (
+        lambda d, **chosen: group_preference(
+            d["logp"], d["ref_logp"], d["advantages"], d["groups"], d["mask"], **chosen
+        ),
+        ["logp"],
     ),
     "answer": (
         lambda d, **chosen: answer_policy_gradient(

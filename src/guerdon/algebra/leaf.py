@@ -58,8 +58,9 @@ class Leaf(Reward):
         """All that its scores depend on besides the columns it reads; None if that cannot be named.
 
         The engine's cache keeps scores under it. The default names a leaf that can be written as a spec
-        and is defined where it can be imported; see `guerdon.algebra.identity`. Override it to name more
-        (the weights of a model), or with None for a leaf whose scores change by themselves.
+        and is defined where it can be imported, and no class that measures whole rollouts; see
+        `guerdon.algebra.identity`. Override it to name more (the weights of a model), or with None for a leaf
+        whose scores change by themselves.
         """
         from guerdon.algebra.identity import identity
 

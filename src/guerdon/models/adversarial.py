@@ -200,9 +200,6 @@ class adversarial_reward(Learned):
     def version(self) -> str:
         return str(self._state.get("updates", 0))
 
-    def identity(self) -> None:
-        """Its scores change by themselves."""
-
     def measure(self, rollouts: Rollouts, context: Context) -> Scores:
         """How real each sample is taken to be; one that cannot be read abstains."""
         tokens, read, reasons = self._tokens(list(rollouts.column(self.column)))

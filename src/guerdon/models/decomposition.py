@@ -109,9 +109,6 @@ class decomposed_return(Learned):
     def version(self) -> str:
         return str(self._state.get("updates", 0))
 
-    def identity(self) -> None:
-        """Its scores change by themselves."""
-
     def measure(self, rollouts: Rollouts, context: Context) -> Scores:
         """One score per step; details: 'factors', those of each step.
 

@@ -115,9 +115,6 @@ class implicit_reward(Learned):
     def version(self) -> str:
         return str(self._state.get("updates", 0))
 
-    def identity(self) -> None:
-        """Its scores change by themselves."""
-
     def measure(self, rollouts: Rollouts, context: Context) -> Scores:
         """The log-ratios; with when='before', of the model that has learned from these rollouts."""
         if self.when == "before" and context.training:

@@ -112,9 +112,6 @@ class flow_reward(Learned):
     def version(self) -> str:
         return str(self._state.get("updates", 0))
 
-    def identity(self) -> None:
-        """Its scores change by themselves."""
-
     def measure(self, rollouts: Rollouts, context: Context) -> Scores:
         """One score per written token."""
         latents, mask, read = self._latents(rollouts, context)

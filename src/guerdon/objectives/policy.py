@@ -126,6 +126,8 @@ def token_means(*parts: Mapping[str, Tensor]) -> dict[str, float]:
     Returns:
         Each sum divided by the number of tokens, which stays as it is; 0 where there are no tokens.
 
+    Source: ours.
+
     >>> token_means({"tokens": torch.tensor(2.0), "ratio": torch.tensor(2.5)},
     ...             {"tokens": torch.tensor(3.0), "ratio": torch.tensor(3.0)})
     {'tokens': 5.0, 'ratio': 1.1}
