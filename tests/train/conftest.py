@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from guerdon.train import recipe as recipes
+from guerdon.train.language import loop
+from guerdon.train.language.learning import learn
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -65,3 +67,16 @@ def tiny_file(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def learned(monkeypatch):
+    """What a run learns from, step by step."""
+    seen = []
+
+    def watched(data, *rest, **options):
+        seen.append(data)
+        return learn(data, *rest, **options)
+
+    monkeypatch.setattr(loop, "learn", watched)
+    return seen

@@ -61,19 +61,6 @@ def setting(tiny, tmp_path):
     return build
 
 
-@pytest.fixture
-def learned(monkeypatch):
-    """What a run learns from, step by step."""
-    seen = []
-
-    def watch(data, *rest, **options):
-        seen.append(data)
-        return learn(data, *rest, **options)
-
-    monkeypatch.setattr(loop, "learn", watch)
-    return seen
-
-
 def update(of, data, accelerator=None):
     """The gradient that a step follows, up to its sign, at the policy's first weights; and what it reports."""
     policy, _ = build(of.policy, seed=of.seed)

@@ -13,7 +13,6 @@ from guerdon.core.errors import RecipeError
 from guerdon.train import presets
 from guerdon.train.language import loop
 from guerdon.train.language.generation import SamplingConfig, generate, uniforms
-from guerdon.train.language.learning import learn
 from guerdon.train.language.policy import build, logprobs
 from guerdon.train.run import Run
 from guerdon.train.sampling import Begin, Sampling
@@ -40,19 +39,6 @@ MRT = {
     "sampling": {"max_tokens": 16},
     "keep": {"checkpoint_every": 1, "rollouts_every": 1, "rollouts": 64},
 }
-
-
-@pytest.fixture
-def learned(monkeypatch):
-    """What a run learns from, step by step."""
-    seen = []
-
-    def watched(data, *rest, **options):
-        seen.append(data)
-        return learn(data, *rest, **options)
-
-    monkeypatch.setattr(loop, "learn", watched)
-    return seen
 
 
 def steps_of(text):

@@ -28,7 +28,6 @@ from guerdon.credit import (
 from guerdon.rewards import text
 from guerdon.train import chains, checkpoint as checkpoints, presets
 from guerdon.train.language import loop
-from guerdon.train.language.learning import learn
 from guerdon.train.language.policy import build
 from guerdon.train.recipe import Recipe
 from guerdon.train.run import Run
@@ -317,19 +316,6 @@ def halves(monkeypatch):
         monkeypatch.setattr(Recipe, "load_reward", lambda self, allow_import=False: leaf)
 
     return use
-
-
-@pytest.fixture
-def learned(monkeypatch):
-    """What a run learns from, step by step."""
-    seen = []
-
-    def watched(data, *rest, **options):
-        seen.append(data)
-        return learn(data, *rest, **options)
-
-    monkeypatch.setattr(loop, "learn", watched)
-    return seen
 
 
 PURE = {"preset": "pure", "kl": {"coefficient": 0.0}, "sampling": {"group": 4}}

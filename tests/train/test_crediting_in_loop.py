@@ -13,7 +13,6 @@ from stopping import equal, last, metrics, stopped
 from guerdon.core.errors import RecipeError
 from guerdon.train import checkpoint as checkpoints
 from guerdon.train.language import loop
-from guerdon.train.language.learning import learn
 from guerdon.train.language.policy import build
 from guerdon.train.run import Run
 
@@ -21,19 +20,6 @@ ALPHABET = "0123456789+-=;# "
 OUTCOME = {"part": "format.regex", "pattern": "3", "match": "search"}
 CUT = {"at": "separator", "separator": "1", "until": None}
 KEEP = {"checkpoint_every": 2, "rollouts_every": 1, "rollouts": 64}
-
-
-@pytest.fixture
-def learned(monkeypatch):
-    """What a run learns from, step by step."""
-    seen = []
-
-    def watched(data, *rest, **options):
-        seen.append(data)
-        return learn(data, *rest, **options)
-
-    monkeypatch.setattr(loop, "learn", watched)
-    return seen
 
 
 def beside(part, how):

@@ -11,26 +11,12 @@ from guerdon.core import Context
 from guerdon.core.errors import RecipeError
 from guerdon.train import checkpoint as checkpoints, recipe as recipes
 from guerdon.train.language import collecting, loop
-from guerdon.train.language.learning import learn
 from guerdon.train.prompts import Prompts, PromptsConfig, Stages
 from guerdon.train.run import Run
 
 DIGIT = {"part": "format.regex", "pattern": "[3-5]", "match": "search"}
 STEPS = {"part": "probe.likelihood", "cut": {"at": "separator", "separator": "1", "until": None}, "stop": "#"}
 KEEP = {"checkpoint_every": 1, "rollouts_every": 1, "rollouts": 64}
-
-
-@pytest.fixture
-def learned(monkeypatch):
-    """What a run learns from, step by step."""
-    seen = []
-
-    def watched(data, *rest, **options):
-        seen.append(data)
-        return learn(data, *rest, **options)
-
-    monkeypatch.setattr(loop, "learn", watched)
-    return seen
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from guerdon.core.errors import RecipeError
 from guerdon.models import decomposed_return, subgoal_rewards
 from guerdon.train import recipe as recipes
 from guerdon.train.language import loop
-from guerdon.train.language.learning import learn
 from guerdon.train.run import Run
 
 WITH_3 = {"part": "format.regex", "pattern": "3", "match": "search"}
@@ -33,19 +32,6 @@ def build(tiny):
         return recipes.from_data(data | changes, allow_import=True)
 
     return made
-
-
-@pytest.fixture
-def learned(monkeypatch):
-    """What a run learns from, step by step."""
-    seen = []
-
-    def watched(data, *rest, **options):
-        seen.append(data)
-        return learn(data, *rest, **options)
-
-    monkeypatch.setattr(loop, "learn", watched)
-    return seen
 
 
 def train(recipe, folder):

@@ -16,7 +16,6 @@ from guerdon.train import presets, recipe as recipes
 from guerdon.train.language import loop
 from guerdon.train.language.beginnings import Going, steps_taken
 from guerdon.train.language.generation import SamplingConfig, generate, uniforms
-from guerdon.train.language.learning import learn
 from guerdon.train.language.policy import build
 from guerdon.train.run import Run
 from guerdon.train.sampling import Sampling, Steps
@@ -40,19 +39,6 @@ STEPWISE = {
     "evaluation": {"prompts": 2},
     "keep": {"checkpoint_every": 1, "rollouts_every": 1, "rollouts": 128},
 }
-
-
-@pytest.fixture
-def learned(monkeypatch):
-    """What a run learns from, step by step."""
-    seen = []
-
-    def watched(data, *rest, **options):
-        seen.append(data)
-        return learn(data, *rest, **options)
-
-    monkeypatch.setattr(loop, "learn", watched)
-    return seen
 
 
 def drawn(advantages, u, temperature):

@@ -15,7 +15,6 @@ from guerdon.train import presets
 from guerdon.train.crediting import STOPPED
 from guerdon.train.language import loop
 from guerdon.train.language.generation import SamplingConfig, generate, uniforms
-from guerdon.train.language.learning import learn
 from guerdon.train.language.losses import Experience, Forward, loss
 from guerdon.train.language.policy import build
 from guerdon.train.run import Run
@@ -51,19 +50,6 @@ ANYTIME = {
     "evaluation": {"prompts": 2},
     "keep": {"checkpoint_every": 1, "rollouts_every": 1, "rollouts": 64},
 }  # fmt: skip
-
-
-@pytest.fixture
-def learned(monkeypatch):
-    """What a run learns from, step by step."""
-    seen = []
-
-    def watched(data, *rest, **options):
-        seen.append(data)
-        return learn(data, *rest, **options)
-
-    monkeypatch.setattr(loop, "learn", watched)
-    return seen
 
 
 def brpo(r, prior):
