@@ -1,7 +1,6 @@
 """A reference answer behind each completion, learned beside it: the second term of a likelihood reward's gradient."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from stopping import equal, last, metrics, stopped
+from stopping import Alone, equal, last, metrics, stopped
 
 from guerdon.core import Rollouts
 from guerdon.core.errors import RecipeError
@@ -179,21 +178,6 @@ def test_rows_without_an_answer_or_a_score_add_nothing(setting, learned, tmp_pat
     assert report["answer_logp"] == pytest.approx(float(sum(terms).detach()) / 6, rel=1e-4)
     for change, gradient in zip(found, torch.autograd.grad(total, list(policy.parameters())), strict=True):
         torch.testing.assert_close(change, gradient, rtol=1e-4, atol=2e-6)
-
-
-class Alone:
-    """One of two processes, that sees only its share."""
-
-    num_processes, device = 2, torch.device("cpu")
-
-    def __init__(self, process_index):
-        self.process_index = process_index
-
-    def no_sync(self, model):
-        return nullcontext()
-
-    def backward(self, loss):
-        loss.backward()
 
 
 def test_how_rows_are_cut_and_divided_does_not_change_the_update(setting, learned, tmp_path, monkeypatch):
