@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from guerdon.train.demonstrations import scratchpad
 
 from guerdon.algebra import spec
 from guerdon.core import Rollouts
+from guerdon.train.language.demonstrations import scratchpad
 from guerdon.train.prompts import Prompts, PromptsConfig
 
 HERE = Path(__file__).parent
