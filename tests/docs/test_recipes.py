@@ -16,6 +16,16 @@ from guerdon.core.parts import name_of, names
 from guerdon.credit import group_relative
 from guerdon.objectives import clip, policy_gradient
 from guerdon.train import comparison as comparisons, presets, recipe as recipes
+from guerdon.train.control.recipe import (
+    ControlEvaluation,
+    ControlRecipe,
+    EnvironmentConfig,
+    EpisodesConfig,
+    PlannerConfig,
+)
+from guerdon.train.denoising.denoiser import DenoiserConfig, DenoiserShape
+from guerdon.train.denoising.digits import DenoisingTeach
+from guerdon.train.denoising.recipe import Calibration, DenoisingEvaluation, DenoisingRecipe, DenoisingSampling
 from guerdon.train.language import demonstrations
 from guerdon.train.method import KL, Answer, Blend, Method, options
 from guerdon.train.recipe import Recipe
@@ -113,6 +123,39 @@ def assert_same(place, cell, default):
 
 
 @pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("A denoising recipe", DenoisingRecipe),
+        ("denoiser", DenoiserConfig),
+        ("denoiser.from_config", DenoiserShape),
+        ("sampling` of denoising", DenoisingSampling),
+        ("sampling.calibration", Calibration),
+        ("teach` of denoising", DenoisingTeach),
+        ("evaluation` of denoising", DenoisingEvaluation),
+        ("A planner's recipe", ControlRecipe),
+        ("planner", PlannerConfig),
+        ("environment", EnvironmentConfig),
+        ("episodes", EpisodesConfig),
+        ("evaluation` of planners", ControlEvaluation),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_setting_of_other_recipes_is_there_with_its_default(heading, kind):
+    shown, fields = table(heading), dataclasses.fields(kind)
+    assert list(shown) == [field.name for field in fields], "the settings, in their order"
+    for field in fields:
+        default = default_of(field)
+        if field.name in WORDS:
+            assert shown[field.name] == WORDS[field.name]
+        elif default is MISSING:
+            assert shown[field.name] == "required", field.name
+        elif dataclasses.is_dataclass(default):
+            assert re.match(r"\[(above|below)\]\(#", shown[field.name]), field.name
+        else:
+            assert_same(field.name, shown[field.name], default)
+
+
+@pytest.mark.parametrize(
     ("heading", "function"), [("method.credit", group_relative), ("method.objective", policy_gradient)]
 )
 def test_every_option_of_a_part_is_there(heading, function):
@@ -166,8 +209,11 @@ def test_the_recipes_shown_are_recipes(text, tmp_path):
     if isinstance(data, list):
         data = {"reward": data}
     whole = {"name": "x", "policy": {"path": "x"}, "prompts": {"file": "x"}, "reward": "math.answer", "steps": 1}
-    if "denoiser" in data:
+    if data.keys() & {"denoiser", "planner"}:
         del whole["policy"]
+    if "planner" in data:
+        assert recipes.from_data(data).evaluation.episodes > 0
+        return
     recipe = recipes.from_data(whole | data)
     assert recipe.load_method().dump()["sampling"]["group"] > 0
 

@@ -166,3 +166,54 @@ def test_a_planner_needs_the_finest_scale():
 def test_pooling_a_stretched_signal_gives_it_back():
     signal = torch.randn(2, 3, 4)
     torch.testing.assert_close(pool(stretch(signal, 12), 3), signal)
+
+
+def test_a_planner_in_the_units_of_the_data_is_one_on_standardised_data():
+    one, other = planner(), planner()
+    steps, actions = 5 * torch.randn(40, 2) + torch.tensor([3.0, -7.0]), 0.1 * torch.randn(40, 1) + 2
+    other.standardize(steps, actions)
+    windows, first = steps.reshape(5, 8, 2), actions[:5]
+    mean, deviation = steps.mean(0), steps.std(0, correction=0)
+    inner, done = (windows - mean) / deviation, (first - actions.mean()) / actions.std(correction=0)
+    torch.testing.assert_close(other.autoencoder_loss(windows), one.autoencoder_loss(inner))
+    torch.testing.assert_close(other.planner_loss(windows, first), one.planner_loss(inner, done))
+    state, target = windows[:, 0, 1:], windows[:, 0, 0]
+    plan = one.plan(inner[:, 0, 1:], inner[:, 0, 0])
+    torch.testing.assert_close(other.plan(state, target), plan)
+    acted = one.act(inner[:, 0, 1:], inner[:, 0, 0]) * actions.std(correction=0) + actions.mean()
+    torch.testing.assert_close(other.act(state, target), acted)
+    seen = one.imagine(plan, inner[:, 0, 0]) * deviation + mean
+    torch.testing.assert_close(other.imagine(plan, target), seen)
+    torch.testing.assert_close(other.decode(plan), one.decode(plan) * deviation + mean)
+    for mine, theirs in zip(other.encode(windows).ids, one.encode(inner).ids, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_quantity_that_never_changes_keeps_its_unit():
+    model = planner()
+    model.standardize(torch.full((9, 2), 4.0), torch.zeros(9, 1))
+    assert model.steps.scale.tolist() == [1.0, 1.0]
+    assert torch.isfinite(model.autoencoder_loss(torch.full((2, 8, 2), 4.0)))
+
+
+def test_a_planner_is_written_and_read(tmp_path):
+    model = planner(scales=(2, 8), codes=5)
+    model.standardize(torch.randn(9, 2) * 3, torch.randn(9, 1))
+    model.save_pretrained(tmp_path / "planner")
+    again = MultiScalePlanner.from_pretrained(tmp_path / "planner")
+    assert not again.training
+    state, target = torch.randn(4, 1), torch.randn(4)
+    assert torch.equal(again.act(state, target), model.eval().act(state, target))
+    assert again.options == model.options
+
+
+def test_the_gradient_of_a_code_that_many_share_has_one_order():
+    """Indexing adds such gradients in whatever order threads come; the same data must give the same weights."""
+    torch.manual_seed(0)
+    book, signal = Codebook(2, 64), torch.randn(512, 8, 64)
+    found = []
+    for _ in range(4):
+        book.zero_grad()
+        book(signal, (8,)).loss.backward()
+        found.append(book.codes.grad.clone())
+    assert all(torch.equal(grad, found[0]) for grad in found)

@@ -13,6 +13,8 @@ from guerdon.train.language.learning import learn
 
 sys.path.append(str(Path(__file__).parent))
 
+from merging import merged
+
 TINY: dict[str, Any] = {
     "name": "tiny",
     "policy": {
@@ -36,15 +38,6 @@ TINY: dict[str, Any] = {
     "threads": 1,
     "device": "cpu",
 }
-
-
-def merged(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Nested mappings changed key by key."""
-    result = dict(data)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from merging import merged
 
 from guerdon.algebra import reward
 from guerdon.engine import Engine
@@ -25,14 +26,6 @@ TINY: dict[str, Any] = {
     "threads": 1,
     "device": "cpu",
 }
-
-
-def merged(data, changes):
-    result = dict(data)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
 
 
 def tiny(**changes):

@@ -8,7 +8,7 @@ import torch
 from guerdon.train import checkpoint as checkpoints, loop
 from guerdon.train.run import Run
 
-CLOCKS = ("seconds", "tokens_per_second", "steps_per_second")
+CLOCKS = ("seconds", "tokens_per_second", "steps_per_second", "windows_per_second")
 
 
 def stopped(monkeypatch, train, recipe, folder, *, after):

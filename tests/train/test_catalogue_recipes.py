@@ -1,7 +1,7 @@
 """Every system of shaping, credit and objectives as a recipe names it: a preset, a reward, a setting of the loop.
 
-`RECIPES` has, by the system's number in the catalogue, what is different from a recipe of GRPO; `OUTSIDE` has why a
-system is nothing that a run of this loop does, and what does it instead.
+`RECIPES` has, by the system's number in the catalogue, what is different from a recipe of GRPO; `PLANNERS` has those
+that are recipes of their own.
 """
 
 import json
@@ -10,11 +10,12 @@ import tomllib
 from importlib import resources
 
 import pytest
+import walking
 
 from guerdon.algebra import spec
 from guerdon.core.errors import SpecError
-from guerdon.models import tournament
-from guerdon.train import recipe as recipes
+from guerdon.models import MultiScalePlanner, tournament
+from guerdon.train import control, recipe as recipes
 from guerdon.train.language import loop
 from guerdon.train.run import Run
 
@@ -423,9 +424,7 @@ RECIPES = {
     260: {"reward": "math.answer", "method": {"preset": "luspo"}},
 }
 
-OUTSIDE = {
-    150: "offline planning of trajectories: `models.MultiScalePlanner`",
-}
+PLANNERS = {150: walking.TINY}
 
 
 # What their parts are for, the loop has as a setting: the order of prompts, learned weights of parts, pass@k of several
@@ -453,11 +452,11 @@ def rows():
     return {row["n"]: row for row in tomllib.loads(text)["system"]}
 
 
-def test_every_system_of_shaping_credit_and_objectives_is_named_or_said_to_be_elsewhere():
-    assert not RECIPES.keys() & OUTSIDE.keys()
-    assert len(RECIPES) + len(OUTSIDE) == 69
+def test_every_system_of_shaping_credit_and_objectives_is_named():
+    named = [*RECIPES, *PLANNERS]
+    assert len(set(named)) == len(named) == 69
     known = rows()
-    assert all(known[n]["status"] == "complete" for n in (*RECIPES, *OUTSIDE))
+    assert all(known[n]["status"] == "complete" for n in named)
 
 
 @pytest.mark.parametrize("n", RECIPES)
@@ -469,6 +468,15 @@ def test_a_system_is_a_recipe(of, n):
     named = repr(recipe.data()) + repr(method.dump()) + repr(reward)
     parts = rows()[n]["parts"]
     assert n in BY_SETTING or any(part in named for part in parts), f"{n}: none of {parts}"
+
+
+def test_the_planner_that_a_recipe_builds_is_the_catalogues(tmp_path):
+    recipe = recipes.from_data(PLANNERS[150], allow_import=True)
+    control.train(recipe, tmp_path / "run")
+    assert (
+        f"models.{type(MultiScalePlanner.from_pretrained(tmp_path / 'run' / 'policy')).__name__}"
+        in rows()[150]["parts"]
+    )
 
 
 # The others are trained in tests of their own.

@@ -1,8 +1,6 @@
 """What is measured of pictures, and the rewards of handwritten digits."""
 
-import dataclasses
 import io
-import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ from guerdon.rewards import image
 from guerdon.train.denoising.denoiser import DenoiserConfig, DenoiserShape, build
 from guerdon.train.denoising.digits import DenoisingTeach, digits, teach
 from guerdon.train.denoising.pictures import data_url, diversity, nearest, recognized, sheet
-from guerdon.train.denoising.recipe import Calibration, DenoisingEvaluation, DenoisingRecipe, DenoisingSampling
 from guerdon.train.report.pictures import SHEETS, pictures
 
 pytest.importorskip("sklearn")
@@ -118,25 +115,3 @@ def test_teaching_lowers_the_loss_and_is_a_function_of_the_seed():
     assert first == second
     assert np.mean(first[-5:]) < 0.8 * np.mean(first[:5])
     assert torch.equal(torch.random.get_rng_state(), state)
-
-
-@pytest.mark.parametrize(
-    ("heading", "kind"),
-    [
-        ("A denoising recipe", DenoisingRecipe),
-        ("`denoiser`", DenoiserConfig),
-        ("`denoiser.from_config`", DenoiserShape),
-        ("`sampling` of denoising", DenoisingSampling),
-        ("`sampling.calibration`", Calibration),
-        ("`teach` of denoising", DenoisingTeach),
-        ("`evaluation` of denoising", DenoisingEvaluation),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_every_setting_is_documented_in_order(heading, kind):
-    section = PAGE.split(f"### {heading}\n")[1].split("\n###")[0]
-    shown = re.findall(r"^\| `(\w+)` \| (.+?) \|", section, re.MULTILINE)
-    assert [name for name, _ in shown] == [field.name for field in dataclasses.fields(kind)]
-    for (name, cell), field in zip(shown, dataclasses.fields(kind), strict=True):
-        if isinstance(field.default, (int, float, str)) and not isinstance(field.default, bool):
-            assert str(cell).strip("`") in (str(field.default), "2e-3"), name

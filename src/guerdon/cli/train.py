@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,23 +25,28 @@ def command(
 ) -> None:
     """Train a policy as a recipe says, and write its run: metrics, rollouts, checkpoints, policy and report.
 
-    The policy is a language model, or a diffusion or flow model where the recipe has a `denoiser`.
+    The policy is a language model; or a diffusion or flow model where the recipe has a `denoiser`, or a planner of
+    actions in an environment where it has a `planner`.
 
     A folder that holds a run of the same recipe goes on with it from its last checkpoint; a finished one is
     reported; a run of another recipe is refused unless --fresh moves it aside. For several processes, start it
     with `accelerate launch -m guerdon train RECIPE` or `torchrun --no-python --nproc_per_node 2 guerdon train RECIPE`.
     """
-    from guerdon.train import denoising, language, progress, recipe as recipes
+    from guerdon.train import control, denoising, language, progress, recipe as recipes
+    from guerdon.train.denoising.recipe import DenoisingRecipe
     from guerdon.train.distributed import is_main_process
 
     changes = [*(set_ or []), *([f"steps={steps}"] if steps is not None else [])]
     loaded = recipes.load(recipe, changes, allow_import=allow_import)
     folder = folder or Path("runs") / loaded.name
     console = terminal.console(stderr=True)
+    settings: Any = {"fresh": fresh, "allow_import": allow_import, "console": console}
     if isinstance(loaded, recipes.Recipe):
-        summary = language.train(loaded, folder, fresh=fresh, allow_import=allow_import, console=console)
+        summary = language.train(loaded, folder, **settings)
+    elif isinstance(loaded, DenoisingRecipe):
+        summary = denoising.train(loaded, folder, **settings)
     else:
-        summary = denoising.train(loaded, folder, fresh=fresh, allow_import=allow_import, console=console)
+        summary = control.train(loaded, folder, **settings)
     if is_main_process():
         out = terminal.console()
         out.print(progress.outcome(summary))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # of a folder that `save_pretrained` writes
 
 
 class Codes(NamedTuple):
@@ -109,7 +114,9 @@ class Codebook(nn.Module):
         for length in scales:
             pooled = pool(rest, length)
             ids.append(self.nearest(pooled.detach()))
-            code = self.codes[ids[-1]]
+            code = nn.functional.embedding(
+                ids[-1], self.codes
+            )  # whose gradient, unlike that of indexing, has one order
             loss = loss + (code - pooled.detach()).square().mean()
             loss = loss + self.commitment * (code.detach() - pooled).square().mean()
             part = stretch(code.detach(), t)
@@ -126,6 +133,31 @@ class Codebook(nn.Module):
         return found
 
 
+class Units(nn.Module):
+    """The mean and the deviation of some quantities, in which a network has them; 0 and 1 until they are known."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    def fit(self, values: Float[Tensor, "m d"]) -> None:
+        """Take these for all there are; a quantity that never changes keeps its unit."""
+        self.mean.copy_(values.mean(0))
+        deviation = values.std(0, correction=0)
+        self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+
+    def inward(self, values: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """As the network has them."""
+        return (values - self.mean) / self.scale
+
+    def outward(self, values: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """As they are."""
+        return values * self.scale + self.mean
+
+
 class MultiScalePlanner(nn.Module):
     r"""Return-conditioned planning: a trajectory's codes from coarse to fine, then the action that begins it.
 
@@ -136,6 +168,8 @@ class MultiScalePlanner(nn.Module):
 
     A trajectory is written as returns-to-go and states, without actions: these follow from the states, and are harder
     to predict. To act, ask for a return, take the first action, and plan again from where it leads.
+
+    All that goes in and comes out is in the units of the data; networks and losses have them as `standardize` says.
 
     Args:
         state: width of a state.
@@ -170,6 +204,10 @@ class MultiScalePlanner(nn.Module):
         heads: int = 4,
     ) -> None:
         super().__init__()
+        self.options = {
+            "state": state, "action": action, "length": length, "scales": list(scales), "codes": codes, "width": width,
+            "layers": layers, "heads": heads,
+        }  # fmt: skip
         _check_scales(scales, length)
         if scales[-1] != length:
             raise ValueError(
@@ -188,20 +226,27 @@ class MultiScalePlanner(nn.Module):
         self.head = nn.Linear(width, codes)
         self.inverse = _mlp(length * width + state, width, action)
         self.adapter = _mlp(length * width + 1, width, step)
+        self.steps, self.actions = Units(step), Units(action)
+
+    @torch.no_grad()
+    def standardize(self, steps: Float[Tensor, "m 1+s"], actions: Float[Tensor, "m a"]) -> None:
+        """Measure everything from now on in the deviations of these returns-to-go and states, and of these actions."""
+        self.steps.fit(steps)
+        self.actions.fit(actions)
 
     def encode(self, trajectories: Float[Tensor, "n t 1+s"]) -> Codes:
         """The codes of trajectories, each step its return-to-go and its state."""
-        return self.codebook(self._features(trajectories), self.scales)  # type: ignore[no-any-return]
+        return self._coded(self.steps.inward(trajectories))
 
     def decode(self, total: Float[Tensor, "n t d"]) -> Float[Tensor, "n t 1+s"]:
         """The trajectories that codes stand for."""
-        steps: Tensor = self.decoder(total.flatten(1)).reshape(len(total), self.length, -1)
-        return steps
+        return self.steps.outward(self._decoded(total))
 
     def autoencoder_loss(self, trajectories: Float[Tensor, "n t 1+s"]) -> Float[Tensor, ""]:
         """Reconstruction, codebook and commitment: the first stage of training."""
-        codes = self.encode(trajectories)
-        return (self.decode(codes.total) - trajectories).square().mean() + codes.loss
+        inner = self.steps.inward(trajectories)
+        codes = self._coded(inner)
+        return (self._decoded(codes.total) - inner).square().mean() + codes.loss
 
     def planner_loss(self, trajectories: Float[Tensor, "n t 1+s"], actions: Float[Tensor, "n a"]) -> Float[Tensor, ""]:
         """Cross-entropy of the codes, of the first action and of the condition: the second stage.
@@ -210,15 +255,17 @@ class MultiScalePlanner(nn.Module):
             trajectories: returns-to-go and states.
             actions: the first action of each.
         """
+        inner = self.steps.inward(trajectories)
         with torch.no_grad():
-            ids = self.encode(trajectories).ids
+            ids = self._coded(inner).ids
             sums = self.codebook.sums(ids, self.length)
-        first = trajectories[:, 0]
+        first = inner[:, 0]
         logits = torch.cat(self._logits(first, sums[:-1]), 1)
         loss: Tensor = nn.functional.cross_entropy(logits.flatten(0, 1), torch.cat(ids, 1).flatten())
         acted = self._inverse(sums[-1], first[:, 1:])
         asked = self.adapter(torch.cat([sums[-1].flatten(1), first[:, :1]], 1))
-        loss = loss + (acted - actions).square().mean() + (asked - first).square().mean()
+        wanted = self.actions.inward(actions)
+        loss = loss + (acted - wanted).square().mean() + (asked - first).square().mean()
         return loss
 
     @torch.no_grad()
@@ -236,7 +283,7 @@ class MultiScalePlanner(nn.Module):
             target: R₀, the return that is asked for.
             generator: draw each code from its distribution; None: the likeliest.
         """
-        first = torch.cat([target[:, None], state], 1)
+        first = self.steps.inward(torch.cat([target[:, None], state], 1))
         ids: list[Tensor] = []
         for _ in self.scales:
             sums = self.codebook.sums(ids, self.length) if ids else []
@@ -257,18 +304,41 @@ class MultiScalePlanner(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n a"]:
         """The first action of a plan; arguments as for `plan`."""
-        return self._inverse(self.plan(state, target, generator=generator), state)
+        first = self.steps.inward(torch.cat([target[:, None], state], 1))
+        return self.actions.outward(self._inverse(self.plan(state, target, generator=generator), first[:, 1:]))
 
     @torch.no_grad()
     def imagine(self, total: Float[Tensor, "n t d"], target: Float[Tensor, "n"]) -> Float[Tensor, "n t 1+s"]:
         """The planned trajectory, its first step from the condition adapter."""
-        steps = self.decode(total)
-        first: Tensor = self.adapter(torch.cat([total.flatten(1), target[:, None]], 1))
-        return torch.cat([first[:, None], steps[:, 1:]], 1)
+        asked = (target - self.steps.mean[0]) / self.steps.scale[0]
+        first: Tensor = self.adapter(torch.cat([total.flatten(1), asked[:, None]], 1))
+        return self.steps.outward(torch.cat([first[:, None], self._decoded(total)[:, 1:]], 1))
 
-    def _features(self, trajectories: Tensor) -> Tensor:
-        features: Tensor = self.encoder(trajectories.flatten(1))
-        return features.reshape(len(trajectories), self.length, self.width)
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the options and the weights to a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(json.dumps(self.options, indent=2) + "\n", encoding="utf-8")
+        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> MultiScalePlanner:
+        """What `save_pretrained` wrote, in evaluation mode.
+
+        Raises:
+            OSError: if it is not there.
+        """
+        planner = cls(**json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")))
+        planner.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        return planner.eval()
+
+    def _coded(self, inner: Tensor) -> Codes:
+        features: Tensor = self.encoder(inner.flatten(1))
+        return self.codebook(features.reshape(len(inner), self.length, self.width), self.scales)  # type: ignore[no-any-return]
+
+    def _decoded(self, total: Tensor) -> Tensor:
+        steps: Tensor = self.decoder(total.flatten(1))
+        return steps.reshape(len(total), self.length, -1)
 
     def _inverse(self, total: Tensor, state: Tensor) -> Tensor:
         action: Tensor = self.inverse(torch.cat([total.flatten(1), state], 1))

@@ -101,7 +101,7 @@ def load(path: str | Path, changes: Sequence[str] = (), *, allow_import: bool = 
         try:
             recipe = recipes.from_data(_recipe(comparison, arm, comparison.seeds[0]), allow_import=allow_import)
             if not isinstance(recipe, recipes.Recipe):
-                raise RecipeError("denoiser: comparisons are of language models; train each by itself")
+                raise RecipeError("comparisons are of language models: train a denoiser or a planner by itself")
         except GuerdonError as error:
             raise RecipeError(f"{path}: arms.{arm}: {error}") from error
     return comparison
@@ -187,6 +187,7 @@ def measured(run: Planned, reach: float | None = None) -> Data:
         result |= {"pass_at": after["pass_at"], "pass_at_before": summary["before"]["pass_at"]}
     if reach is not None:
         config = recipes.from_data(made.config, allow_import=True)
+        assert isinstance(config, recipes.Recipe)
         per_round = config.batch.prompts * config.load_method().sampling.group
         rounds = {record["step"]: record.get("rounds", 1) for record in made.metrics()}
         first = next((e["step"] for e in evaluations if (e["accuracy"] or 0.0) >= reach), None)

@@ -23,7 +23,6 @@ from guerdon.train import checkpoint as checkpoints, report
 from guerdon.train.checkpoint import Checkpoint, trainable_state
 from guerdon.train.distributed import leave, on_main
 from guerdon.train.memory import peak_rss_mib
-from guerdon.train.method import Method
 from guerdon.train.progress import line, ticker
 from guerdon.train.run import Run
 from guerdon.train.scoring import Abstentions
@@ -34,7 +33,6 @@ class Standing(ABC):
     """What a step of any policy needs, and where the run stands."""
 
     recipe: Any
-    method: Method
     reward: Reward
     accelerator: Accelerator
     engine: Engine

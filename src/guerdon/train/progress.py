@@ -23,6 +23,9 @@ SHOWN = {
     "tokens_per_second": "{:,.0f} tokens/s",
     "vendi": "vendi {:.2f}",
     "steps_per_second": "{:,.0f} steps/s",
+    "codes_loss": "loss of codes {:.3f}",
+    "plan_loss": "loss of plans {:.3f}",
+    "windows_per_second": "{:,.0f} windows/s",
 }
 
 OTHERS = {
@@ -30,6 +33,7 @@ OTHERS = {
     "vendi": 2,
     "nearest": 3,
     "recognized": 3,
+    "follows": 2,
 }  # decimals of what stands beside the outcome, where it is measured
 
 

@@ -140,14 +140,14 @@ class Prompts:
         self._evaluation: list[Row] | None = None
         self._excluded: frozenset[str] = frozenset()
         if config.held_out_file is not None:
-            self._evaluation = [self._row(raw) for raw in _read(config.held_out_file)]
+            self._evaluation = [self._row(raw) for raw in rows_of(config.held_out_file)]
             self._excluded = frozenset(_identity(row["prompt"]) for row in self._evaluation)
         if config.dataset is not None:
             self._training: Sequence[Mapping[str, Any]] = _tasks(config, self.seed, config.size)
             self._row(self._training[0])  # a wrong column or template is an error now rather than at the first step
             self._curriculum = self._chosen()
             return
-        rows = _read(str(config.file))
+        rows = rows_of(str(config.file))
         held_out = [self.is_held_out(self._row(raw)["prompt"]) for raw in rows]
         self._training = [raw for raw, held in zip(rows, held_out, strict=True) if not held]
         if self._evaluation is None:
@@ -421,17 +421,25 @@ def _tasks(config: PromptsConfig, seed: int, size: int) -> Sequence[Mapping[str,
     return tasks
 
 
-def _read(path: str) -> list[Row]:
-    """The rows of a file, each with every column; what a row lacks is None."""
+def rows_of(path: str, what: str = "prompts") -> list[Row]:
+    """The rows of a file, each with every column; what a row lacks is None.
+
+    Args:
+        path: JSONL, JSONL.GZ or Parquet.
+        what: stands in it, for the message.
+
+    Raises:
+        RecipeError: if there is no such file, or it is of another kind or has no rows.
+    """
     if not Path(path).is_file():
-        raise RecipeError(f"there is no file {path!r} to take prompts from")
+        raise RecipeError(f"there is no file {path!r} to take {what} from")
     if path.endswith(".parquet"):
         columns = tables.read_parquet(path)
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     elif path.endswith((".jsonl", ".jsonl.gz")):
         rows = list(read_jsonl(path))
     else:
-        raise RecipeError(f"{path}: prompts are read from .jsonl, .jsonl.gz and .parquet")
+        raise RecipeError(f"{path}: {what} are read from .jsonl, .jsonl.gz and .parquet")
     if not rows:
         raise RecipeError(f"{path} has no rows")
     names = dict.fromkeys(name for row in rows for name in row)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import yaml
 
@@ -28,6 +28,7 @@ from guerdon.train.prompts import PromptsConfig
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from guerdon.train.control.recipe import ControlRecipe
     from guerdon.train.denoising.recipe import DenoisingRecipe
 
 OWN_MODELS = ("policy", "old", "reference")  # what a run has without being told
@@ -178,9 +179,8 @@ class Shared:
     Args:
         name: the run's folder is `runs/NAME`.
         reward: the reward expression, as `guerdon.algebra.spec` reads it.
-        steps: how many times rollouts are sampled and learned from.
-        method: a preset's name, or `{preset: NAME, credit: {…}, objective: {…}, kl: {…}, sampling: {…}}`.
-        batch, optimizer, keep: see there.
+        steps: training steps.
+        optimizer, keep: see there.
         max_abstain: training stops when more than this share of the last batches' rollouts have no score.
         seed: of everything.
         device: 'auto' takes a GPU where there is one.
@@ -193,8 +193,6 @@ class Shared:
     name: str
     reward: Any
     steps: int
-    method: Any
-    batch: Batch = field(default_factory=Batch)
     optimizer: Optimizer = field(default_factory=Optimizer)
     keep: Keeping = field(default_factory=Keeping)
     max_abstain: float = 0.2
@@ -218,6 +216,25 @@ class Shared:
         """What two recipes share if they ask for the same run."""
         return hashlib.sha256(json.dumps(self.data(), sort_keys=True).encode()).hexdigest()[:16]
 
+    def load_reward(self, *, allow_import: bool = False) -> Reward:
+        """The reward expression."""
+        return spec.load(self.reward, allow_import=allow_import)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Shared):
+    """What recipes share whose policy learns from rollouts of its own.
+
+    Args:
+        name, reward, optimizer, keep, max_abstain, seed, device, threads: see `Shared`.
+        steps: how many times rollouts are sampled and learned from.
+        method: a preset's name, or `{preset: NAME, credit: {…}, objective: {…}, kl: {…}, sampling: {…}}`.
+        batch: see there.
+    """
+
+    method: Any
+    batch: Batch = field(default_factory=Batch)
+
     def load_method(self) -> Method:
         """The method, its changes to the preset applied.
 
@@ -233,17 +250,17 @@ class Shared:
 
     def load_reward(self, *, allow_import: bool = False) -> Reward:
         """The reward expression, followed by the shapers that belong to the method."""
-        reward = spec.load(self.reward, allow_import=allow_import)
+        reward = super().load_reward(allow_import=allow_import)
         shapers = [dict(shaper) for shaper in self.load_method().shaping]
         return spec.chain(reward, shapers, where="method.shaping", allow_import=allow_import) if shapers else reward
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Shared):
+class Recipe(Sampled):
     """A training run of a language model.
 
     Args:
-        name, reward, steps, method, batch, optimizer, keep, max_abstain, seed, device, threads: see `Shared`.
+        name, reward, steps, method, batch, optimizer, keep, max_abstain, seed, device, threads: see `Sampled`.
         policy: the language model.
         prompts: what it is asked.
         sampling: temperature, length limit, stop strings.
@@ -279,7 +296,10 @@ class Recipe(Shared):
         }
 
 
-def load(path: str | Path, changes: Sequence[str] = (), *, allow_import: bool = False) -> Recipe | DenoisingRecipe:
+AnyRecipe: TypeAlias = "Recipe | DenoisingRecipe | ControlRecipe"
+
+
+def load(path: str | Path, changes: Sequence[str] = (), *, allow_import: bool = False) -> AnyRecipe:
     """Read a recipe and check all of it that can be checked without doing any work.
 
     Args:
@@ -318,8 +338,9 @@ def read(path: str | Path) -> dict[str, Any]:
     return {"name": path.stem} | data
 
 
-def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe | DenoisingRecipe:
-    """A recipe from plain data, checked: with a `denoiser` that of a denoising policy, else of a language model.
+def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> AnyRecipe:
+    """A recipe from plain data, checked: of a denoising policy if it has a `denoiser`, of a planner if it has a
+    `planner`, else of a language model.
 
     Raises:
         RecipeError: names the setting and the nearest valid name.
@@ -328,6 +349,10 @@ def from_data(data: Mapping[str, Any], *, allow_import: bool = False) -> Recipe 
         from guerdon.train.denoising import recipe as denoising_recipe
 
         return denoising_recipe.from_data(data, allow_import=allow_import)
+    if "planner" in data:
+        from guerdon.train.control import recipe as control_recipe
+
+        return control_recipe.from_data(data, allow_import=allow_import)
     try:
         recipe: Recipe = coerce(data, Recipe, "")
         reward = recipe.load_reward(allow_import=allow_import)

@@ -6,6 +6,7 @@
       evaluations.jsonl    one line per evaluation
       rollouts/            step-000010.parquet, …: samples with scores, parts, details and reasons
       pictures/            step-000010.png, …: what a denoising policy makes of the same noise, at each evaluation
+      episodes.parquet     what a planner learns from, with what is still to be earned at each step
       checkpoints/         step-000050/, …
       policy/              the trained policy, by save_pretrained
       summary.json         before and after; written last

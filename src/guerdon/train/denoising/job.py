@@ -27,6 +27,7 @@ from guerdon.train.denoising.digits import digits, teach
 from guerdon.train.denoising.recipe import DenoisingRecipe, DenoisingSampling, given
 from guerdon.train.distributed import as_on_main, on_main
 from guerdon.train.loop import Standing, last_checkpoint, reference
+from guerdon.train.method import Method
 from guerdon.train.progress import ticker
 from guerdon.train.prompts import Prompts, Row
 from guerdon.train.run import Run
@@ -69,6 +70,7 @@ class Classes:
 class DenoisingJob(Standing):
     """All that a step needs, and where the run stands."""
 
+    method: Method
     denoiser: Denoiser
     prompts: Drawn
     held_out: list[Row]

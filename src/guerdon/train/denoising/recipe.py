@@ -17,7 +17,7 @@ from guerdon.train.denoising.denoiser import DenoiserConfig
 from guerdon.train.denoising.digits import DenoisingTeach
 from guerdon.train.method import Method, Part, function_of, in_turn, options
 from guerdon.train.prompts import PromptsConfig
-from guerdon.train.recipe import Shared
+from guerdon.train.recipe import Sampled
 
 # What the loop has for an objective.
 GIVEN = (
@@ -143,13 +143,13 @@ class DenoisingEvaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoisingRecipe(Shared):
+class DenoisingRecipe(Sampled):
     """A training run of a denoising policy.
 
     For the reward a completion is a picture, an array "h w" or "h w 3" of bytes; `batch.micro` counts denoising steps.
 
     Args:
-        name, reward, steps, batch, optimizer, keep, max_abstain, seed, device, threads: see `Shared`.
+        name, reward, steps, batch, optimizer, keep, max_abstain, seed, device, threads: see `Sampled`.
         denoiser: the diffusion or flow model.
         prompts: texts; None: the classes of the model, written as numbers.
         method: a preset's name, or `{preset: NAME, credit: {…}, objective: {…}, kl: {…}, sampling: {…}}`.

@@ -34,6 +34,7 @@ from guerdon.train.language.policy import build
 from guerdon.train.language.teach import check as check_teaching, teach
 from guerdon.train.language.tokenizer import encode_prompts, encode_text
 from guerdon.train.loop import Standing, last_checkpoint, reference
+from guerdon.train.method import Method
 from guerdon.train.progress import ticker
 from guerdon.train.prompts import Prompts, Row
 from guerdon.train.recipe import OWN_MODELS, Recipe
@@ -54,6 +55,7 @@ STEP, DEPTH = "step", "depth"
 class Job(Standing):
     """All that a step needs, and where the run stands."""
 
+    method: Method
     accuracy: Reward
     model: Any  # what accelerate made of the policy
     policy: PreTrainedModel

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from guerdon.train.report.curves import by_step, curves, evaluations, frontier, lengths, number, reasons
-from guerdon.train.report.headline import headline
+from guerdon.train.report.curves import asked, by_step, curves, evaluations, frontier, lengths, number, reasons
+from guerdon.train.report.headline import Kind, headline
 from guerdon.train.report.page import page
 from guerdon.train.report.pictures import pictures
 from guerdon.train.report.samples import samples
@@ -37,13 +37,14 @@ def write(run: Run) -> Path:
     """
     recipe, config = _recipe(run)
     metrics, measured, summary = run.metrics(), by_step(run.evaluations()), run.summary
-    measure = "reward" if "denoiser" in config else "accuracy"
+    kind: Kind = "denoising" if "denoiser" in config else "control" if "planner" in config else "language"
     data = {
-        "measure": measure,
+        "kind": kind,
         "pictures": pictures(run.pictures()),
         "curves": curves(metrics),
         "evaluations": evaluations(measured),
         "frontier": frontier(measured),
+        "asked": asked(measured),
         "lengths": lengths(measured),
         "reasons": reasons(metrics),
         "samples": samples(run.rollouts(), config),
@@ -55,7 +56,7 @@ def write(run: Run) -> Path:
         metrics=metrics,
         evaluations=measured,
         summary=summary,
-        measure=measure,
+        kind=kind,
     )
     path = run.folder / "report.html"
     with disk(path):

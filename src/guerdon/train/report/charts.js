@@ -126,6 +126,7 @@ const ACCURACY = {
   classes: "wide steps",
   ceiling: 1,
   interval: "ci95",
+  of: "answers",
 };
 const SEARCHED = {
   key: "search",
@@ -136,10 +137,15 @@ const SEARCHED = {
   interval: "search_ci95",
 };
 const OF_PICTURES = [
-  { key: "reward", title: "Reward, evaluated", unit: "mean, 95 % interval", classes: "wide steps", interval: "ci95" },
-  { key: "vendi", title: "Variety", unit: "Vendi score of a prompt's pictures", classes: "steps", beside: "vendi_real" },
-  { key: "nearest", title: "Distance to real", unit: "to the nearest real picture of the prompt", classes: "steps" },
-  { key: "recognized", title: "Recognized", unit: "share nearest to a real picture of the prompt", classes: "steps", ceiling: 1 },
+  { key: "reward", title: "Reward, evaluated", unit: "mean, 95 % interval", classes: "wide steps", interval: "ci95", of: "pictures" },
+  { key: "vendi", title: "Variety", unit: "Vendi score of a prompt's pictures", classes: "steps", beside: "vendi_real", of: "pictures" },
+  { key: "nearest", title: "Distance to real", unit: "to the nearest real picture of the prompt", classes: "steps", of: "pictures" },
+  { key: "recognized", title: "Recognized", unit: "share nearest to a real picture of the prompt", classes: "steps", ceiling: 1, of: "pictures" },
+];
+
+const OF_PLANS = [
+  { key: "reward", title: "Earned when most is asked for", unit: "mean return, 95 % interval", classes: "steps", interval: "ci95", of: "episodes" },
+  { key: "follows", title: "Does as asked", unit: "rank correlation of what was asked for and earned", classes: "steps", ceiling: 1 },
 ];
 
 /** What was measured, with its interval where there is one, at each evaluation. */
@@ -194,7 +200,7 @@ function evaluationChart(evaluations, about, { cursor, domain, pick }) {
     const step = cursor.index === null ? Infinity : cursor.steps[cursor.index];
     const e = known.findLast((each) => each.step <= step) ?? known[0];
     const interval = e.ci95 ? ` [${e.ci95.map((end) => aligned(end)).join(", ")}]` : "";
-    const answers = e.n && key !== "search" ? `, ${grouped(e.n)} ${key === "accuracy" ? "answers" : "pictures"}` : "";
+    const answers = e.n && about.of ? `, ${grouped(e.n)} ${about.of}` : "";
     const value = make("b", {}, aligned(e.accuracy));
     chart.reading.replaceChildren(make("span", {}, value, `${interval} at step ${e.step}${answers}`));
   };
@@ -203,6 +209,43 @@ function evaluationChart(evaluations, about, { cursor, domain, pick }) {
     read();
   });
   read();
+  return chart.element;
+}
+
+/** What a planner earned against what it was asked for, before and after; on the dashed line it does as it is asked. */
+function askedChart({ sets, recorded }) {
+  const about = { title: "Earned against asked for", unit: "mean return of evaluated episodes, 95 % interval", classes: "wide" };
+  const every = sets.flatMap(({ points }) => points);
+  const targets = every.map((p) => p.target);
+  const [least, most] = [Math.min(...targets), Math.max(...targets)];
+  const edge = 0.05 * (most - least) || 1;
+  const vertical = axis([least, most, recorded.mean, ...every.flatMap((p) => p.ci95 ?? [p.reward])], { height: HEIGHT.wide });
+  const names = sets.map(({ step }) => (step === 0 ? "before training" : `after step ${step}`));
+  const chart = panel(about, (width) => {
+    const said = sets.map(({ points }, k) => `${names[k]} ${points.map((p) => `${figure(p.reward)} of ${figure(p.target)}`).join(", ")}`);
+    const label = `${about.title}: ${said.join("; ")}`;
+    const drawing = { width, height: HEIGHT.wide, label, domain: [least - edge, most + edge], vertical };
+    const { svg, x, y, box } = frame({ ...drawing, format: plain, below: "asked for", whole: false });
+    const level = y(recorded.mean);
+    svg.append(shape("line", { class: "mean before", x1: box.left, x2: box.right, y1: level, y2: level }));
+    svg.append(shape("path", { class: "raw", d: `M${x(least)} ${y(least)}L${x(most)} ${y(most)}`, "stroke-dasharray": "4 4" }));
+    sets.forEach(({ points }, k) => {
+      const color = sets.length > 1 && k === 0 ? "s1" : "s0";
+      const walked = points.map((p, i) => `${i ? "L" : "M"}${x(p.target).toFixed(1)} ${y(p.reward).toFixed(1)}`).join("");
+      const group = shape("g", { class: color }, shape("path", { class: "raw", d: walked }));
+      for (const p of points) {
+        const at = x(p.target);
+        const [low, high] = (p.ci95 ?? [p.reward, p.reward]).map(y);
+        group.append(shape("path", { class: "whisker", d: `M${at - 5} ${low}h10M${at - 5} ${high}h10M${at} ${low}V${high}` }));
+        group.append(shape("circle", { class: "now", cx: at, cy: y(p.reward), r: 4 }, shape("title", {}, figure(p.reward))));
+      }
+      svg.append(group);
+    });
+    return svg;
+  });
+  const items = sets.map((_, k) => make("span", {}, make("i", { class: sets.length > 1 && k === 0 ? "s1" : "s0" }), names[k]));
+  const mean = make("span", {}, "level: mean of the recorded episodes, ", make("b", {}, figure(recorded.mean)));
+  chart.reading.replaceChildren(...items.reverse(), mean);
   return chart.element;
 }
 

@@ -15,8 +15,8 @@ POINTS = 1000
 BINS = 40
 """Most bins of a histogram."""
 
-OF_PICTURES = ("reward", "vendi", "vendi_real", "nearest", "recognized")
-"""What only evaluations of a denoising policy have."""
+OF_OTHERS = ("reward", "vendi", "vendi_real", "nearest", "recognized", "follows")
+"""What only evaluations of a denoising policy or a planner have."""
 
 REASONS = 15
 """Most reasons in the table of abstentions."""
@@ -58,7 +58,7 @@ def by_step(records: Sequence[Record]) -> list[Record]:
 
 
 def evaluations(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Step, accuracy or reward, its interval, mean length or how varied, and number of answers of each evaluation."""
+    """Step, accuracy or reward, its interval, mean length or what else there is, and the number of each evaluation."""
     return [
         {
             "step": record.get("step", 0),
@@ -66,7 +66,7 @@ def evaluations(records: Sequence[Record]) -> list[dict[str, Any]]:
             "ci95": interval(record.get("ci95")),
             "mean_length": number(record.get("mean_length")),
             "n": number(record.get("n")),
-            **{name: number(record[name]) for name in OF_PICTURES if name in record},
+            **{name: number(record[name]) for name in OF_OTHERS if name in record},
             **_searched(record.get("search")),
         }
         for record in records
@@ -96,6 +96,26 @@ def frontier(records: Sequence[Record]) -> dict[str, Any] | None:
         "best_of": [{"m": m, "kl": number(x["kl"]), "reward": number(x["reward"])} for m, x in best.items()],
         "points": [point for point in points if point["kl"] is not None and point["reward"] is not None],
     }
+
+
+def asked(records: Sequence[Record]) -> dict[str, Any] | None:
+    """What a planner was asked for, and what it earned, at the first and the last evaluation.
+
+    Returns:
+        `sets`: of each evaluation its step and `points`, target, reward and interval; `recorded`: the mean and the best
+        return of the episodes that it learns from. None if it was not measured.
+    """
+    known = [record for record in records if record.get("asked")]
+    if not known:
+        return None
+    sets = []
+    for record in [known[0], known[-1]][: len(known)]:
+        points = [
+            {"target": number(x["target"]), "reward": number(x["reward"]), "ci95": interval(x["ci95"])}
+            for x in record["asked"]
+        ]
+        sets.append({"step": record.get("step", 0), "points": [x for x in points if x["reward"] is not None]})
+    return {"sets": sets, "recorded": {name: number(x) for name, x in known[-1]["recorded"].items()}}
 
 
 def lengths(records: Sequence[Record]) -> dict[str, Any] | None:

@@ -11,6 +11,9 @@ from guerdon.train.report.curves import Record, interval, number
 from guerdon.train.report.page import escape
 
 Tone = Literal["better", "worse", "unclear"]
+Kind = Literal["language", "denoising", "control"]
+
+UNITS = {"language": "answers", "denoising": "pictures", "control": "episodes"}
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,14 @@ class Outcome:
     """One evaluation.
 
     Args:
-        accuracy: share of right answers; of a denoising policy, the mean reward.
+        accuracy: share of right answers; of other policies than language models, the mean reward.
         ci95: ends of its 95 % interval.
         length: mean tokens of an answer.
-        n: answers, or pictures.
+        n: answers, pictures or episodes.
         vendi: how many different pictures there are of a prompt.
         nearest: the distance to the nearest real picture.
+        follows: the rank correlation of what a planner earned with what it was asked for.
+        recorded: the mean return of the episodes that it learns from, and the best.
     """
 
     accuracy: float | None = None
@@ -32,6 +37,8 @@ class Outcome:
     n: float | None = None
     vendi: float | None = None
     nearest: float | None = None
+    follows: float | None = None
+    recorded: Record | None = None
 
     @classmethod
     def of(cls, *records: Record | None, measure: str = "accuracy") -> Outcome:
@@ -40,8 +47,9 @@ class Outcome:
         def first(name: str, read: Any = number) -> Any:
             return next((x for r in records if r and (x := read(r.get(name))) is not None), None)
 
-        rest = first("ci95", interval), first("mean_length"), first("n"), first("vendi"), first("nearest")
-        return cls(first(measure), *rest)
+        length, n, vendi, nearest, follows = map(first, ("mean_length", "n", "vendi", "nearest", "follows"))
+        recorded = first("recorded", lambda known: known or None)
+        return cls(first(measure), first("ci95", interval), length, n, vendi, nearest, follows, recorded)
 
 
 def verdict(before: Outcome, after: Outcome | None, measure: str = "accuracy") -> tuple[str, Tone]:
@@ -76,7 +84,7 @@ def headline(
     metrics: Sequence[Record],
     evaluations: Sequence[Record],
     summary: Mapping[str, Any] | None,
-    measure: str = "accuracy",
+    kind: Kind = "language",
 ) -> dict[str, str]:
     """The top of the page, as markup.
 
@@ -86,9 +94,10 @@ def headline(
         metrics: one record per step.
         evaluations: in order of their steps.
         summary: None if the run has not ended.
-        measure: what is to grow: 'accuracy', or the 'reward' of a denoising policy.
+        kind: of policy: accuracy is to grow, or the reward where it is no language model.
     """
     ended = summary or {}
+    measure = "accuracy" if kind == "language" else "reward"
     first = evaluations[0] if evaluations else None
     last = evaluations[-1] if len(evaluations) > 1 else None
     before = Outcome.of(ended.get("before"), first, measure=measure)
@@ -101,10 +110,8 @@ def headline(
     of_planned = f" of {planned:.0f}" if planned else ""
     state = "finished" if summary is not None else f"unfinished · step {done}{of_planned}"
     tiles = [
-        _outcome_tile(before, after, measure),
-        _tile("Answer length", *_length(before, after))
-        if measure == "accuracy"
-        else _tile("Variety", *_variety(before, after)),
+        _outcome_tile(before, after, kind),
+        _second(kind, before, after),
         _tile("Time", *_time(ended, metrics, done)),
         _tile("Peak memory", *_memory(number(ended.get("peak_rss_mib")))),
         _tile("Abstained", *_abstained(ended, metrics)),
@@ -153,18 +160,26 @@ def _searched(*records: Record | None) -> str:
     return "" if found is None else f". Answers that were searched for are right in {found:.0%}".replace("%", " %")
 
 
-def _outcome_tile(before: Outcome, after: Outcome | None, measure: str) -> str:
+def _second(kind: Kind, before: Outcome, after: Outcome | None) -> str:
+    """What is to be seen beside the outcome."""
+    if kind == "denoising":
+        return _tile("Variety", *_variety(before, after))
+    if kind == "control":
+        return _tile("Does as asked", *_follows(before, after))
+    return _tile("Answer length", *_length(before, after))
+
+
+def _outcome_tile(before: Outcome, after: Outcome | None, kind: Kind) -> str:
     digits = _digits(before, after)
     known = [outcome for outcome in (before, after) if outcome is not None and outcome.accuracy is not None]
     note = " → ".join(
         f"[{outcome.ci95[0]:.{digits}f}, {outcome.ci95[1]:.{digits}f}]" for outcome in known if outcome.ci95
     )
-    what = "answers" if measure == "accuracy" else "pictures"
-    answers = f" · {_grouped(known[-1].n)} {what}" if known and known[-1].n else ""
+    answers = f" · {_grouped(known[-1].n)} {UNITS[kind]}" if known and known[-1].n else ""
     values = [f"{outcome.accuracy:.{digits}f}" for outcome in known]
     within = all(0 <= end <= 1 for o in known for end in (o.accuracy or 0.0, *(o.ci95 or ())))
     return _tile(
-        measure.capitalize(),
+        {"language": "Accuracy", "denoising": "Reward", "control": "Earned, asked for most"}[kind],
         values,
         f"95 % {note}{answers}" if note else "not measured",
         _strip(known) if known and within else "",
@@ -208,6 +223,15 @@ def _variety(before: Outcome, after: Outcome | None) -> tuple[list[str], str]:
     return [f"{o.vendi:.2f}" for o in known], f"Vendi score per prompt{note}" if known else "not measured"
 
 
+def _follows(before: Outcome, after: Outcome | None) -> tuple[list[str], str]:
+    known = [o for o in (before, after) if o is not None]
+    seen = next((o.recorded for o in reversed(known) if o.recorded), {})
+    mean, best = (number(seen.get(name)) for name in ("mean", "best"))
+    note = "" if mean is None or best is None else f" · recorded {mean:.4g}, best {best:.4g}"
+    values = [f"{o.follows:.2f}" for o in known if o.follows is not None]
+    return values, f"rank correlation with what was earned{note}"
+
+
 def _time(summary: Record, metrics: Sequence[Record], done: Any) -> tuple[list[str], str]:
     seconds = number(summary.get("seconds"))
     if seconds is None:
@@ -217,6 +241,9 @@ def _time(summary: Record, metrics: Sequence[Record], done: Any) -> tuple[list[s
     if not speeds:
         speeds = sorted(x for r in metrics if (x := number(r.get("steps_per_second"))) is not None)
         speed = f" · {_grouped(speeds[len(speeds) // 2])} denoising steps/s" if speeds else ""
+    if not speeds:
+        speeds = sorted(x for r in metrics if (x := number(r.get("windows_per_second"))) is not None)
+        speed = f" · {_grouped(speeds[len(speeds) // 2])} windows/s" if speeds else ""
     return [] if seconds is None else [duration(seconds)], f"{done} step{'' if done == 1 else 's'}{speed}"
 
 

@@ -26,7 +26,7 @@ function drawPictures(following, sheets) {
   following.before(make("section", { "aria-labelledby": "seen" }, heading, sheet));
 }
 
-function drawCharts({ measure, curves, evaluations, frontier, lengths, finished }, pick) {
+function drawCharts({ kind, curves, evaluations, frontier, asked, lengths, finished }, pick) {
   const { step: steps, series, parts, every } = curves;
   const grid = document.getElementById("charts");
   if (!steps.length && !evaluations.length) {
@@ -47,9 +47,9 @@ function drawCharts({ measure, curves, evaluations, frontier, lengths, finished 
     series: [{ name: "reward", values: series.reward }, ...overlaid],
     wide: true,
   };
-  const pictures = measure === "reward";
   const missing = { missing: "Not recorded; it needs a reference policy." };
   const ofText = () => [
+    stepChart(reward, shared),
     evaluationChart(evaluations, ACCURACY, shared),
     ...(evaluations.some((e) => "search" in e) ? [evaluationChart(evaluations, SEARCHED, shared)] : []),
     ...(frontier ? [frontierChart(frontier)] : []),
@@ -57,19 +57,27 @@ function drawCharts({ measure, curves, evaluations, frontier, lengths, finished 
     lengthsChart(lengths, finished),
     one("kl", "KL to the reference", "nats per token", missing),
     one("entropy", "Entropy", "nats per token"),
+    ...ofRollouts(),
   ];
   const ofPictures = () => [
+    stepChart(reward, shared),
     ...OF_PICTURES.map((about) => evaluationChart(evaluations, about, shared)),
     one("vendi", "Variety in training", "Vendi score of a group, mean"),
     one("kl", "KL to the reference", "nats per denoising step, exact", missing),
+    ...ofRollouts(),
   ];
-  grid.append(
-    stepChart(reward, shared),
-    ...(pictures ? ofPictures() : ofText()),
+  const ofPlans = () => [
+    ...(asked ? [askedChart(asked)] : []),
+    ...OF_PLANS.map((about) => evaluationChart(evaluations, about, shared)),
+    one("codes_loss", "Loss of the codes", "of returns-to-go and states, in deviations"),
+    one("plan_loss", "Loss of the plans", "of the codes, the first action and what was asked for"),
+  ];
+  const ofRollouts = () => [
     one("no_signal", "Groups without signal", "all rewards equal", shares),
     one("abstained", "Abstentions", "share of rollouts", shares),
     ...apart.map((part) => stepChart({ title: part.name, unit: "raw part, mean", series: [part] }, shared)),
-  );
+  ];
+  grid.append(...{ language: ofText, denoising: ofPictures, control: ofPlans }[kind]());
   drawMore(series, shared, one);
   if (steps.length) followCursor(cursor, series.seconds, every);
 }
@@ -97,8 +105,9 @@ function drawMore(series, shared, one) {
     learning_rate: ["Learning rate", "", { exact: true, ticks: power }],
     tokens_per_second: ["Speed", "tokens per second"],
     steps_per_second: ["Speed", "denoising steps per second"],
+    windows_per_second: ["Speed", "windows per second"],
   };
-  const above = "reward length kl entropy vendi no_signal abstained seconds clip_low clip_high".split(" ");
+  const above = "reward length kl entropy vendi no_signal abstained seconds clip_low clip_high codes_loss plan_loss".split(" ");
   const others = Object.keys(series).filter((name) => !(name in known) && !above.includes(name));
   const charts = [
     ...Object.entries(known).flatMap(([name, about]) => (name in series ? [one(name, ...about)] : [])),
