@@ -18,6 +18,7 @@ from guerdon.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPTS = [path for folder in ("recipes", "examples", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -112,18 +113,29 @@ def check(command, arguments, line):
 @each([page for page in PAGES if programs(page)])
 def test_programs_import_what_exists_and_call_it_as_it_is(page):
     for text in programs(page):
-        names = {}
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom):
-                package = pytest.importorskip(node.module)
-                for alias in node.names:
-                    if not hasattr(package, alias.name):
-                        importlib.import_module(f"{node.module}.{alias.name}")
-                    names[alias.name] = getattr(package, alias.name)
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
-                keywords = {keyword.arg: None for keyword in node.keywords}
-                inspect.signature(names[node.func.id]).bind_partial(*node.args, **keywords)
+        check_program(text)
+
+
+@each(SCRIPTS)
+def test_scripts_import_what_exists_and_call_it_as_it_is(page):
+    check_program(page.read_text("utf-8"))
+
+
+def check_program(text):
+    """Everything of guerdon that a program imports exists, and what it calls by name takes the keywords given."""
+    names = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "guerdon":
+            package = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(package, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+                names[alias.asname or alias.name] = getattr(package, alias.name)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            given = [value for value in node.args if not isinstance(value, ast.Starred)]
+            keywords = {keyword.arg: None for keyword in node.keywords if keyword.arg is not None}
+            inspect.signature(names[node.func.id]).bind_partial(*given, **keywords)
 
 
 @each_page
