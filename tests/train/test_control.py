@@ -227,6 +227,31 @@ def test_choices_are_vectors_and_back():
     assert world.step(np.array([0.9, 0.1]))[0][1] < 0 < first.size  # pushed to the left
 
 
+def test_choices_that_do_not_begin_at_zero():
+    taken = []
+
+    class Three(gymnasium.Env):
+        observation_space = gymnasium.spaces.Discrete(2)
+        action_space = gymnasium.spaces.Discrete(3, start=-1)
+
+        def reset(self, *, seed=None, options=None):
+            return 1, {}
+
+        def step(self, action):
+            taken.append(action)
+            return 0, 0.0, False, False, {}
+
+    gymnasium.register("guerdon/Three-v0", entry_point=Three, disable_env_checker=True)
+    world = World(EnvironmentConfig("guerdon/Three-v0"))
+    assert world.begin(0).tolist() == [0, 1]
+    assert world.read([-1, 1]).tolist() == [[1, 0, 0], [0, 0, 1]]
+    with pytest.raises(ValueError, match="choices -1 … 1"):
+        world.read([2])
+    world.step(np.array([0.9, 0.1, 0.2]))
+    world.step(np.array([0.1, 0.1, 0.2]))
+    assert taken == [-1, 1]
+
+
 def test_numbers_are_held_to_their_limits():
     world = World(EnvironmentConfig("Pendulum-v1"))
     assert world.within(np.array([7.0])).tolist() == [2.0]
@@ -258,17 +283,18 @@ def test_what_is_recorded_is_a_function_of_the_seed(tmp_path, behaviour):
 
     kept = tables.read_parquet(tmp_path / "run" / "episodes.parquet")
     assert len(kept["actions"]) == 6
+    slopes = []
     for seen, done, paid, left in zip(*(kept[x] for x in ("observations", "actions", "rewards", "to_go")), strict=True):
         assert len(seen) == len(done) + 1 == 9
         assert paid == pytest.approx([pays(a) for (a,) in done])
         assert left[0] == pytest.approx(sum(paid))
         if behaviour == "random":
             assert done[0] == done[3] != done[4]
-        else:  # a = tanh(w x), one w per episode
-            slopes = [np.arctanh(np.clip(a, -1 + 1e-9, 1 - 1e-9)) / x for (a,), (x,) in zip(done, seen, strict=False)]
-            inside = [slope for slope, (a,) in zip(slopes, done, strict=True) if abs(a) < 0.999]
-            assert np.ptp(inside or [0.0]) < 1e-3
-    assert kept["actions"][0] != kept["actions"][1]
+        else:  # a = tanh(w x), with a w of its own
+            known = [np.arctanh(a) / x for (a,), (x,) in zip(done, seen, strict=False) if 0 < abs(a) < 0.999]
+            assert np.ptp(known) < 1e-3
+            slopes.append(known[0])
+    assert np.ptp([kept["actions"][i][0][0] for i in range(6)] if behaviour == "random" else slopes) > 0.1
     file = {"file": str(tmp_path / "run" / "episodes.parquet"), "record": None, "hold": 1, "behaviour": "linear"}
     summary = train(tiny(episodes=file), tmp_path / "again")  # what was kept can be learned from again
     assert summary["after"]["recorded"]["mean"] == pytest.approx(np.mean([sum(paid) for paid in kept["rewards"]]))

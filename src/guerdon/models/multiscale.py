@@ -114,9 +114,8 @@ class Codebook(nn.Module):
         for length in scales:
             pooled = pool(rest, length)
             ids.append(self.nearest(pooled.detach()))
-            code = nn.functional.embedding(
-                ids[-1], self.codes
-            )  # whose gradient, unlike that of indexing, has one order
+            # Not by indexing, whose gradients are added in whatever order threads come.
+            code = nn.functional.embedding(ids[-1], self.codes)
             loss = loss + (code - pooled.detach()).square().mean()
             loss = loss + self.commitment * (code.detach() - pooled).square().mean()
             part = stretch(code.detach(), t)
