@@ -1,8 +1,10 @@
 """Generated SQL: results as multisets, what a query may not do, and what its text is worth."""
 
 import json
+import os
 import random
 import re
+import signal
 import sqlite3
 import threading
 import time
@@ -21,7 +23,7 @@ from guerdon.core.rollouts import Rollouts
 from guerdon.rewards import sql
 from guerdon.rewards.sql.databases import Alarm, QueryFailed, opened
 from guerdon.rewards.sql.reading import ordered, query_in
-from guerdon.rewards.sql.results import difference
+from guerdon.rewards.sql.results import at_once, difference
 
 SHOP = {
     "schema": "CREATE TABLE t (a INTEGER, b INTEGER); CREATE TABLE u (a INTEGER, name TEXT);",
@@ -121,7 +123,7 @@ def test_a_query_that_does_more_than_read_gets_the_floor_and_changes_nothing(sys
 def test_settings_of_duckdb_are_locked():
     database = opened(SHOP, "duckdb", "")
     with pytest.raises(QueryFailed, match="locked"):
-        database.run("SELECT 1", 5.0, lambda width, pieces: database._connection.execute("SET threads = 2"))
+        database.run("SELECT 1", 5.0, 1, lambda *result: database._connection.execute("SET threads = 2"))
 
 
 def test_a_view_is_no_way_to_a_pragma():
@@ -189,6 +191,41 @@ def test_an_alarm_goes_off_once_a_query_is_late_and_only_then():
     thread = alarm._thread
     alarm.end()
     assert not thread.is_alive()
+
+
+def test_an_alarm_is_for_the_query_that_was_the_last_to_set_it():
+    stopped = threading.Event()
+    alarm = Alarm(stopped.set)
+    alarm.set(0.3)
+    alarm.set(60.0)  # the first one ended in time, which nobody says
+    assert not stopped.wait(0.6)
+    assert not alarm.late
+    alarm.set(0.2)
+    assert stopped.wait(5)
+    alarm._thread and alarm._thread.join(5)  # there is no other query: it ends
+    stopped.clear()
+    alarm.set(0.2)
+    assert stopped.wait(5)
+    assert alarm.late
+
+
+def test_an_alarm_goes_off_in_a_fork():
+    alarm = Alarm(lambda: os._exit(7))
+    alarm.set(60.0)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(8)
+        alarm.set(60.0)
+        alarm.set(0.1)
+        time.sleep(10)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    alarm.end()
+
+
+def test_a_pivot_only_reads():
+    counted = "SELECT * FROM (PIVOT u ON name IN ('one', 'two') USING count(*) GROUP BY a) ORDER BY a"
+    assert score(counted, "VALUES (1, 1, 0), (2, 0, 1), (3, 0, 0)", system="duckdb")[0] == 1.0
 
 
 def test_duckdb_reads_on_after_a_query_that_failed_as_it_ran():
@@ -307,6 +344,27 @@ def test_results_are_compared_as_multisets_however_they_come(expected, other, si
     pieces = [other[k : k + size] for k in range(0, len(other), size)]
     assert (difference(expected, iter(pieces), ordered=False) is None) == (Counter(expected) == Counter(other))
     assert (difference(expected, iter(pieces), ordered=True) is None) == (expected == other)
+
+
+@given(tables, tables)
+def test_results_whose_first_cells_tell_rows_apart_are_compared_at_once(expected, other):
+    told, reason = at_once(expected, other)
+    assert told == (len({row[0] for row in expected}) == len(expected))
+    if told:
+        assert (reason is None) == (Counter(expected) == Counter(other))
+        many, strange = Counter(other) - Counter(expected), set(other) - set(expected)
+        if reason is not None and "lacks" in reason:
+            assert not many
+            assert reason == f"lacks {len(expected) - len(other)} rows"
+        elif reason is not None:
+            kind = [row for row in many if f"is not expected: {row}" in reason and row in strange]
+            assert kind or any(f"too often: {row}" in reason and row not in strange for row in many)
+
+
+def test_cells_that_cannot_be_hashed_are_not_compared_at_once():
+    assert at_once([([1],), ([2],)], [([2],), ([1],)]) == (False, None)
+    assert at_once([(1, [1]), (2, [2])], [(2, [2]), (1, [1])]) == (True, None)
+    assert at_once([(1,), (2,)], [([1],)]) == (False, None)
 
 
 @given(tables, st.randoms(use_true_random=False), st.sampled_from([0.0, 1e-9]))

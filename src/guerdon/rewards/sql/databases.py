@@ -6,13 +6,13 @@ import contextlib
 import json
 import math
 import os
-import re
 import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from threading import get_ident
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -28,8 +28,9 @@ T = TypeVar("T")
 LONGEST_CELL = 1 << 20  # bytes of a text or blob in SQLite, intermediate ones included
 READ_ONLY = "BEGIN TRANSACTION READ ONLY"
 MEMORY = "512MB"  # of DuckDB
+SOON = 0.1  # seconds before a query is late in which the alarm may be about to go off
 STEPS = 10_000  # of SQLite's machine between two looks at the clock
-FIRST, LARGEST = 256, 1024  # rows that are fetched at a time: the more, the more of them have been right
+AT_ONCE = 1024  # rows that are fetched at a time
 KEPT = 32  # databases that stay open
 RESULTS = 4  # results that are kept of each: the rows of a group have one reference
 
@@ -44,7 +45,7 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
     "lock_configuration": True,
 }
-_SELECT = re.compile(r"\s*(?:select|with)\b", re.IGNORECASE)
+_READS = ("SELECT", "WITH")
 
 
 class QueryFailed(Exception):
@@ -56,8 +57,14 @@ class Database(Protocol):
 
     results: dict[str, tuple[int, Rows]]
 
-    def run(self, query: str, seconds: float, read: Callable[[int, Iterator[Rows]], T]) -> T:
-        """What `read` makes of a query's result, given how many columns it has and its rows, some at a time.
+    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Rows, Any], T]) -> T:
+        """What `read` makes of a query's result: how many columns it has, its first rows, and a cursor at those behind.
+
+        Args:
+            query: what is executed.
+            seconds: it may take, and `read` with it.
+            most: how many rows are the first.
+            read: see above.
 
         Raises:
             QueryFailed: if it gives none, or none in time.
@@ -72,16 +79,7 @@ def fetched(database: Database, query: str, seconds: float, most: int) -> tuple[
     """
     known = database.results.get(query)
     if known is None:
-
-        def whole(width: int, pieces: Iterator[Rows]) -> tuple[int, Rows]:
-            rows: Rows = []
-            for piece in pieces:
-                rows += piece
-                if len(rows) > most:
-                    break
-            return width, rows
-
-        known = database.run(query, seconds, whole)
+        known = database.run(query, seconds, most + 1, _whole)
     if len(known[1]) > most:
         raise QueryFailed(f"gives more than {most} rows")
     database.results[query] = known
@@ -103,18 +101,18 @@ def opened(database: Any, system: System, folder: str) -> Database:
         Abstain: if it cannot be opened.
     """
     try:
-        if isinstance(database, str) and not database.lstrip().startswith("{"):
+        if isinstance(database, str) and not (database[:1] in " \t\r\n{" and database.lstrip().startswith("{")):
             path = os.path.join(folder, database) if folder else database
             state = os.stat(path)
-            return _opened(system, path, (state.st_mtime_ns, state.st_size), threading.get_ident())
+            return _opened(system, path, get_ident(), state.st_mtime_ns, state.st_size)
         text = database if isinstance(database, str) else json.dumps(database, default=_plain)
-        return _opened(system, text, None, threading.get_ident())
+        return _opened(system, text, get_ident())
     except (OSError, ValueError, TypeError, sqlite3.Error, QueryFailed) as error:
         raise Abstain(f"database not usable: {_said(error)}") from None
 
 
 @lru_cache(maxsize=KEPT)
-def _opened(system: System, where: str, state: tuple[int, int] | None, thread: int) -> Database:
+def _opened(system: System, where: str, thread: int, *state: int) -> Database:
     kind = Sqlite if system == "sqlite" else DuckDB
     return kind.file(where) if state else kind.inline(*_content(where))
 
@@ -189,9 +187,9 @@ class Sqlite:
         connection.commit()
         return cls(connection)
 
-    def run(self, query: str, seconds: float, read: Callable[[int, Iterator[Rows]], T]) -> T:
+    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Rows, Any], T]) -> T:
         """See `Database.run`."""
-        ask = self._wary or _SELECT.match(query) is None or "pragma" in query.lower()
+        ask = self._wary or not query[:6].upper().startswith(_READS) or "pragma" in query.lower()
         if ask != self._asking:
             self._connection.set_authorizer(_reading if ask else None)
             self._asking = ask
@@ -200,7 +198,8 @@ class Sqlite:
             cursor = self._connection.execute(query)
             if cursor.description is None:
                 raise QueryFailed("gives no result")
-            return read(len(cursor.description), _pieces(cursor))
+            rows = cursor.fetchmany(most)
+            return read(len(cursor.description), rows, cursor)
         except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as error:
             late = "interrupted" in str(error)
             raise QueryFailed(f"takes more than {seconds:g} s" if late else _said(error)) from None
@@ -216,48 +215,78 @@ def _reading(action: int, first: str | None, second: str | None, database: str |
 class Alarm:
     """A thread that stops a query which is late. It is kept from query to query: to start one takes as long as a
     small query, and as long as one is not late nobody has to wake it.
+
+    That a query has ended need not be said: what is stopped then is nothing, and the next query sets the alarm anew.
     """
 
+    forks = 0  # that lie between this process and the one which imported this
+
     def __init__(self, stop: Callable[[], None]) -> None:
-        self.late = False
         self._stop = stop
-        self._sooner = threading.Condition()
-        self._due = self._wakes = math.inf
+        self._begin()
+
+    def _begin(self) -> None:
+        self.late = False
+        self._lock = threading.Lock()
+        self._sooner = threading.Condition(self._lock)
+        self._due = self._wakes = math.inf  # no query; no thread
         self._thread: threading.Thread | None = None
+        self._forks = Alarm.forks
 
     def set(self, seconds: float) -> None:
         """A query begins, which is late in some seconds."""
-        with self._sooner:
-            self._due, self.late = time.monotonic() + seconds, False
-            if self._thread is None or not self._thread.is_alive():  # in a fork it is not
+        if self._forks != Alarm.forks:  # the thread is not here, and may have held the lock
+            self._begin()
+        now = time.monotonic()
+        due = now + seconds
+        if due >= self._wakes and self._due > now + SOON:
+            self.late, self._due = False, due
+            if due >= self._wakes:  # still: the thread looks before that
+                return
+        with self._lock:
+            self.late, self._due = False, due
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, daemon=True)
                 self._thread.start()
-            elif self._due < self._wakes:
+            elif due < self._wakes:
                 self._sooner.notify()
 
     def unset(self) -> None:
-        """The query has ended, or has been stopped: the next one is not."""
-        with self._sooner:
+        """The query has been stopped, if it is late; the next one will not be."""
+        with self._lock:
             self._due = math.inf
 
     def end(self) -> None:
         """There will be no more queries."""
-        with self._sooner:
+        with self._lock:
             thread, self._due = self._thread, math.inf
             self._sooner.notify()
         if thread is not None:
             thread.join()
 
     def _watch(self) -> None:
-        with self._sooner:
-            while self._due < math.inf:
+        with self._lock:
+            while self._wanted():
                 self._wakes = self._due
-                if (left := self._due - time.monotonic()) > 0:
+                if (left := self._wakes - time.monotonic()) > 0:
                     self._sooner.wait(left)
                 else:
                     self.late, self._due = True, math.inf
                     self._stop()
             self._thread = None
+
+    def _wanted(self) -> bool:
+        """Whether there is a query. Who sets the alarm after this has been denied sees that nobody looks any more."""
+        if self._due == math.inf:
+            self._wakes = math.inf
+        return self._due < math.inf
+
+
+def _forked() -> None:
+    Alarm.forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class DuckDB:
@@ -291,21 +320,20 @@ class DuckDB:
                 connection.executemany(statement, records)
             return cls(connection)
 
-    def run(self, query: str, seconds: float, read: Callable[[int, Iterator[Rows]], T]) -> T:
+    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Rows, Any], T]) -> T:
         """See `Database.run`."""
         self._alarm.set(seconds)
         try:
             # By its text it is one that reads, or it is parsed to see whether it is: that takes a tenth of a small one.
-            plain = _SELECT.match(query) and ";" not in query and "pivot" not in query.lower()
+            plain = ";" not in query and query[:6].upper().startswith(_READS)
             result = self._connection.execute(query if plain else self._only(query))
-            return read(len(result.description), _pieces(result))
+            rows = result.fetchmany(most)
+            return read(len(rows[0] if rows else result.description), rows, result)
         except self._failures as error:
-            self._alarm.unset()
+            self._alarm.unset()  # or what follows may be stopped
             self._connection.execute("ROLLBACK")
             self._connection.execute(READ_ONLY)
             raise QueryFailed(f"takes more than {seconds:g} s" if self._alarm.late else _said(error)) from None
-        finally:
-            self._alarm.unset()
 
     def _only(self, query: str) -> Any:
         """The statement that a query is.
@@ -321,15 +349,18 @@ class DuckDB:
         return statements[0]
 
 
-def _pieces(cursor: Any) -> Iterator[Rows]:
-    size = FIRST
-    rows = cursor.fetchmany(size)
+def _whole(width: int, rows: Rows, cursor: Any) -> tuple[int, Rows]:
+    return width, rows
+
+
+def pieces(first: Rows, cursor: Any) -> Iterator[Rows]:
+    """The rows of a result, some at a time, of which the first have been fetched."""
+    rows = first
     while rows:
         yield rows
-        if len(rows) < size:
+        if len(rows) < AT_ONCE:
             return
-        size = min(2 * size, LARGEST)
-        rows = cursor.fetchmany(size)
+        rows = cursor.fetchmany(AT_ONCE)
 
 
 @contextlib.contextmanager

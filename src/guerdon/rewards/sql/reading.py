@@ -20,7 +20,10 @@ def query_in(completion: Completion) -> str:
     >>> query_in("<think>`SELECT 0`?</think><answer>\\n```sql\\nSELECT 1;\\n```\\n</answer>")
     'SELECT 1'
     """
-    reply = passage(text_of(completion), "reply") or ""
+    text = text_of(completion)
+    if "<" not in text and "```" not in text and "~~~" not in text:  # there is nothing but the query
+        return text.strip().rstrip(";").rstrip()
+    reply = passage(text, "reply") or ""
     query = last_fenced(reply, "", "sql", "sqlite", "duckdb") or last_tag(reply, "answer") or reply
     return query.strip().rstrip(";").rstrip()
 

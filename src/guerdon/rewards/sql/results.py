@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -11,6 +12,7 @@ from guerdon.core.parsing import shown
 from guerdon.rewards.sql.databases import Rows
 
 MOST = 64 << 20  # characters and bytes of a result that is not compared row by row as it comes
+SOME = 16  # rows that are looked at to see whether their first cells tell rows apart
 
 
 def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, tolerance: float = 0.0) -> str | None:
@@ -48,6 +50,36 @@ def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, toleran
         return _unmatched(list(map(repr, rest)), (list(map(repr, rows)) for rows in others))
 
 
+def at_once(expected: Rows, rows: Rows) -> tuple[bool, str | None]:
+    """How a whole result differs from what is expected in any order, if the first cells say which row each must be:
+    then only these are hashed. Whether they do; and the difference, None if there is none.
+
+    >>> at_once([(1, "a"), (2, "b")], [(2, "b"), (1, "a")])
+    (True, None)
+    >>> at_once([(1, "a"), (2, "b")], [(2, "b"), (1, "b")])
+    (True, "has a row that is not expected: (1, 'b')")
+    >>> at_once([(1, "a"), (1, "b")], [(1, "b"), (1, "a")])
+    (False, None)
+    """
+    some = expected[:SOME]
+    try:
+        if len({row[0] for row in some}) < len(some):
+            return False, None
+        known = {row[0]: row for row in expected}
+        if len(known) < len(expected):
+            return False, None
+        with suppress(KeyError):
+            if len(rows) == len(expected) and [known.pop(row[0]) for row in rows] == rows:
+                return True, None
+        known = {row[0]: row for row in expected}
+        for row in rows:
+            if known.pop(row[0], None) != row:
+                return True, _stray(row, row in expected)
+    except TypeError:  # lists and structures, of DuckDB
+        return False, None
+    return True, f"lacks {len(known)} rows"
+
+
 def _unmatched(expected: list[Any], pieces: Iterator[list[Any]]) -> str | None:
     """What is not the same in two multisets."""
     left = set(expected)
@@ -63,10 +95,13 @@ def _unmatched(expected: list[Any], pieces: Iterator[list[Any]]) -> str | None:
                         raise KeyError(row)
                     copies[row] = more - 1
         except KeyError as error:
-            row = error.args[0]
-            return f"has a row {'too often' if row in set(expected) else 'that is not expected'}: {shown(row)}"
+            return _stray(error.args[0], error.args[0] in set(expected))
         count += len(piece)
     return f"lacks {len(expected) - count} rows" if count < len(expected) else None
+
+
+def _stray(row: Any, expected: bool) -> str:
+    return f"has a row {'too often' if expected else 'that is not expected'}: {shown(row)}"
 
 
 def _far(expected: Rows, pieces: Iterator[Rows], ordered: bool, tolerance: float) -> str | None:

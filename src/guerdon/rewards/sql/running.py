@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from guerdon.algebra import reward
 from guerdon.core.errors import Abstain, MissingExtra
 from guerdon.core.parsing import Completion
-from guerdon.rewards.sql.databases import QueryFailed, Rows, System, fetched, opened
+from guerdon.rewards.sql.databases import AT_ONCE, QueryFailed, Rows, System, fetched, opened, pieces
 from guerdon.rewards.sql.reading import LONGEST, ordered, query_in, reference
-from guerdon.rewards.sql.results import difference
+from guerdon.rewards.sql.results import at_once, difference
 
 Order = Literal["ignore", "keep", "as_asked"]
 
@@ -132,13 +131,19 @@ def compared(
         return ("no query" if not said else f"more than {LONGEST} characters"), False
     keep = order == "keep" or (order == "as_asked" and ordered(wanted))
 
-    def unlike(columns: int, pieces: Iterator[Rows]) -> str | None:
+    def unlike(columns: int, first: Rows, cursor: Any) -> str | None:
         if columns != width:
             return f"gives {columns} columns, not {width}"
-        return difference(expected, pieces, ordered=keep, tolerance=tolerance)
+        if len(first) < AT_ONCE and not tolerance:
+            if first == expected:
+                return None
+            told, reason = (False, None) if keep else at_once(expected, first)
+            if told:
+                return reason
+        return difference(expected, pieces(first, cursor), ordered=keep, tolerance=tolerance)
 
     try:
-        return base.run(said, seconds, unlike), True
+        return base.run(said, seconds, AT_ONCE, unlike), True
     except QueryFailed as error:
         return str(error), False
 
