@@ -335,6 +335,17 @@ def test_a_file_that_changes_is_read_again(tmp_path):
         assert score(f"SELECT {3 - value}", "SELECT a FROM t", str(path))[0] == 0.0
 
 
+def test_a_file_of_duckdb_stays_what_it_was_as_duckdb_has_it(tmp_path):
+    path, other = tmp_path / "t.db", tmp_path / "other.db"
+    for value, place in ((1, path), (2, other)):
+        duckdb.connect(str(place)).execute(f"CREATE TABLE t AS SELECT {value} AS a").close()
+    assert score("SELECT 1", "SELECT a FROM t", str(path), system="duckdb")[0] == 1.0
+    other.replace(path)
+    assert score("SELECT 1", "SELECT a FROM t", str(path), system="duckdb")[0] == 1.0
+    with pytest.raises(Abstain, match="database not usable"):
+        score("SELECT 1", "SELECT a FROM t", str(other), system="duckdb")
+
+
 cells = st.one_of(st.none(), st.integers(-2, 2), st.sampled_from(["", "x"]), st.sampled_from([0.5, 1.0]))
 tables = st.lists(st.tuples(cells, cells), max_size=8)
 

@@ -91,6 +91,9 @@ def fetched(database: Database, query: str, seconds: float, most: int) -> tuple[
 def opened(database: Any, system: System, folder: str) -> Database:
     """The database of a row, open for reading; it is kept open for other rows.
 
+    A SQLite file that has changed is opened again. A DuckDB file stays what it was when this process first opened it,
+    whatever takes its place: so does DuckDB itself have it, which shares one database between all who open a path.
+
     Args:
         database: the path of a file, or `{"schema": "CREATE TABLE …", "rows": {"table": [[…], …]}}`, or that as JSON
             text.
@@ -103,18 +106,20 @@ def opened(database: Any, system: System, folder: str) -> Database:
     try:
         if isinstance(database, str) and not (database[:1] in " \t\r\n{" and database.lstrip().startswith("{")):
             path = os.path.join(folder, database) if folder else database
+            if system == "duckdb":
+                return _opened(system, path, "file", get_ident())
             state = os.stat(path)
-            return _opened(system, path, get_ident(), state.st_mtime_ns, state.st_size)
+            return _opened(system, path, "file", get_ident(), state.st_mtime_ns, state.st_size)
         text = database if isinstance(database, str) else json.dumps(database, default=_plain)
-        return _opened(system, text, get_ident())
+        return _opened(system, text, "inline", get_ident())
     except (OSError, ValueError, TypeError, sqlite3.Error, QueryFailed) as error:
         raise Abstain(f"database not usable: {_said(error)}") from None
 
 
 @lru_cache(maxsize=KEPT)
-def _opened(system: System, where: str, thread: int, *state: int) -> Database:
+def _opened(system: System, where: str, what: str, thread: int, *state: int) -> Database:
     kind = Sqlite if system == "sqlite" else DuckDB
-    return kind.file(where) if state else kind.inline(*_content(where))
+    return kind.file(where) if what == "file" else kind.inline(*_content(where))
 
 
 def _content(text: str) -> tuple[str, dict[str, Any]]:

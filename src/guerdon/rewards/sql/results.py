@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -68,9 +67,11 @@ def at_once(expected: Rows, rows: Rows) -> tuple[bool, str | None]:
         known = {row[0]: row for row in expected}
         if len(known) < len(expected):
             return False, None
-        with suppress(KeyError):
+        try:
             if len(rows) == len(expected) and [known.pop(row[0]) for row in rows] == rows:
                 return True, None
+        except KeyError:
+            pass
         known = {row[0]: row for row in expected}
         for row in rows:
             if known.pop(row[0], None) != row:

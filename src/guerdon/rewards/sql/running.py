@@ -63,6 +63,7 @@ def execution(
         completion: the reply: text or chat messages.
         query: the reference.
         database: the path of a file; or `{"schema": "CREATE TABLE …", "rows": {"table": [[…], …]}}`, or its JSON text.
+            One of DuckDB stays what it was when it was first opened, also when another file takes its place.
         system: what executes them; 'duckdb' needs guerdon[sql].
         order: 'ignore' compares multisets; a set, as some benchmarks have it, would let `SELECT DISTINCT` pass for a
             query without. 'keep' compares lists, 'as_asked' if the reference's outermost query has an ORDER BY; where
