@@ -74,6 +74,8 @@ def test_order_counts_where_it_is_asked_for(system):
     up, down = "SELECT a FROM t ORDER BY a", "SELECT a FROM t ORDER BY a DESC"
     assert score(down, up, system=system)[0] == 1.0
     assert score(down, up, system=system, order="keep")[0] == 0.0
+    alone = ("SELECT b FROM t ORDER BY b DESC", "SELECT b FROM t ORDER BY b")  # no two rows are the same
+    assert [score(*alone, system=system, order=order)[0] for order in ("ignore", "keep")] == [1.0, 0.0]
     assert score(down, up, system=system, order="as_asked")[0] == 0.0
     assert score(down, "SELECT a FROM t", system=system, order="as_asked")[0] == 1.0
 
@@ -358,9 +360,9 @@ def test_results_are_compared_as_multisets_however_they_come(expected, other, si
 
 
 @given(tables, tables)
-def test_results_whose_first_cells_tell_rows_apart_are_compared_at_once(expected, other):
+def test_results_with_a_column_that_tells_rows_apart_are_compared_at_once(expected, other):
     told, reason = at_once(expected, other)
-    assert told == (len({row[0] for row in expected}) == len(expected))
+    assert told == (bool(expected) and any(len({row[k] for row in expected}) == len(expected) for k in (0, 1)))
     if told:
         assert (reason is None) == (Counter(expected) == Counter(other))
         many, strange = Counter(other) - Counter(expected), set(other) - set(expected)
@@ -370,6 +372,13 @@ def test_results_whose_first_cells_tell_rows_apart_are_compared_at_once(expected
         elif reason is not None:
             kind = [row for row in many if f"is not expected: {row}" in reason and row in strange]
             assert kind or any(f"too often: {row}" in reason and row not in strange for row in many)
+
+
+def test_rows_of_which_one_cell_is_as_expected_are_not_those_expected():
+    expected = [(1, "a"), (2, "b")]
+    assert at_once(expected, [(2, "b"), (1, "b")]) == (True, "has a row that is not expected: (1, 'b')")
+    assert at_once(expected, [(2, "b"), (2, "b")]) == (True, "has a row too often: (2, 'b')")
+    assert at_once(expected, [(2, "b")]) == (True, "lacks 1 rows")
 
 
 def test_cells_that_cannot_be_hashed_are_not_compared_at_once():
