@@ -170,7 +170,7 @@ def test_what_has_no_area_has_no_points_and_is_not_seen():
 def test_an_object_that_cannot_be_rendered_gets_the_lowest_score():
     part = views.pooled(
         render=lambda mesh: rendered(mesh, size=16, elevation=0),
-        scorer=lambda pictures: [(picture < 1).any(-1).mean() for picture in pictures],
+        scorer=lambda pictures, _: [(picture < 1).any(-1).mean() for picture in pictures],
         column="mesh",
         low=-1.0,
     )

@@ -57,12 +57,12 @@ def test_what_cannot_be_rendered_has_the_lowest_score():
             raise ValueError("nothing to be seen")
         return [thing, thing]
 
-    part = views.pooled(render=render, scorer=lambda seen: seen, low=-1.0, column="mesh")
+    part = views.pooled(render=render, scorer=lambda seen, _: seen, low=-1.0, column="mesh")
     assert part(["?"] * 2, [""] * 2, mesh=[None, 0.5]) == [-1.0, 0.5]
 
 
 def test_a_scorer_that_leaves_views_out_makes_all_abstain():
-    part = views.pooled(scorer=lambda seen: seen[:-1])
+    part = views.pooled(scorer=lambda seen, _: seen[:-1])
     scores = part.score(Rollouts(["?"] * 2, [""] * 2, {"views": [[0.1, 0.2], [0.3]]}))
     assert scores.reasons == dict.fromkeys(range(2), "the scorer gave 2 numbers for 3 views")
 

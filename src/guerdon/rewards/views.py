@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -72,7 +71,7 @@ def pooled(
         views: of each object the scores of its views; or the views, if there is a scorer; or what they are rendered
             from.
         how: 'max', 'mean' or 'min' over the views.
-        scorer: from all views of all objects, and the prompt of each, to one number each, in one call.
+        scorer: `scorer(views, prompts)`, from all views of all objects and the prompt of each to one number each.
         render: from an object to its views, such as `geometry.rendered` of a mesh. An object of which it says with a
             ValueError that there is nothing to be seen was generated wrongly: it gets the lowest score.
         column: the name of the views.
@@ -98,8 +97,7 @@ def pooled(
     flat = [view for some in sets for view in some]
     if scorer is not None and flat:
         asked = [asked_for for asked_for, some in zip(prompt, sets, strict=True) for _ in some]
-        given = scorer(flat, asked) if len(inspect.signature(scorer).parameters) > 1 else scorer(flat)
-        flat = list(to_numpy(given))
+        flat = list(to_numpy(scorer(flat, asked)))
         if len(flat) != counts.sum():
             raise Abstain(f"the scorer gave {len(flat)} numbers for {counts.sum()} views")
     numbers = np.array([_number(entry) for entry in flat], np.float64)
