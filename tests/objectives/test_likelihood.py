@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from guerdon.objectives import answer_weights, clip, perplexity, policy_gradient
+from guerdon.objectives import answer_bound_policy_gradient, answer_weights, clip, perplexity, policy_gradient
 
 KINDS = ["logprob", "mean-logprob", "prob", "mean-prob", "group-bound"]
 
@@ -90,10 +90,26 @@ def test_logprob_reward_bound_shares_a_groups_weight_by_likelihood():
     groups = torch.tensor([5, 5, 1])
     found = answer_weights(logp, mask, kind="group-bound", groups=groups)
     assert found[:, 0].tolist() == pytest.approx([0.5, 1.5, 1.0])
+    counted = answer_weights(logp, mask & (logp != logp[0]), kind="group-bound", groups=groups, rows=mask[:, 0])
+    assert counted[:, 0].tolist() == pytest.approx([0.0, 2.0, 1.0]), "the mean is over both rows of the group"
     with pytest.raises(ValueError, match="pass groups"):
         answer_weights(logp, mask, kind="group-bound")
     with pytest.raises(ValueError, match="do not fit"):
+        answer_weights(logp, mask, kind="group-bound", groups=groups, rows=mask[:2, 0])
+    with pytest.raises(ValueError, match="do not fit"):
         answer_weights(logp, mask[:2])
+
+
+def test_logprob_reward_bound_is_over_all_rows_of_a_group_that_have_a_score():
+    """−∇ = ∂ log ⅓ (p₀ + p₁ + 0), the mean over three rows being that over one group; the fourth has no score."""
+    written, answer = torch.zeros(4, 1), torch.tensor([[0.2], [0.6], [0.5], [0.9]]).log().requires_grad_()
+    there, rows = torch.tensor([[True], [True], [False], [True]]), torch.tensor([True, True, True, False])
+    loss, sums = answer_bound_policy_gradient(
+        written, written, torch.zeros(4), rows[:, None], answer, there, rows=rows, groups=torch.tensor([3, 3, 3, 3])
+    )
+    (found,) = torch.autograd.grad(loss, answer)
+    assert (-found[:, 0]).tolist() == pytest.approx([0.25, 0.75, 0.0, 0.0])
+    assert sums["answers"] == 2
 
 
 def test_perplexity_is_e_to_the_mean_surprise():

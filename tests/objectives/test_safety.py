@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from guerdon.objectives import (
     adaptive_distillation,
+    answer_bound_policy_gradient,
     answer_policy_gradient,
     answer_weights,
     bellman_loss,
@@ -184,6 +185,20 @@ LOSSES = {
             d["values"],
             d["mask"],
             rows=d["mask"].any(1),
+            **chosen,
+        ),
+        ["logp", "values"],
+    ),
+    "answer bound": (
+        lambda d, **chosen: answer_bound_policy_gradient(
+            d["logp"],
+            d["old_logp"],
+            d["advantages"],
+            d["mask"],
+            d["values"],
+            d["mask"],
+            rows=d["mask"].any(1),
+            groups=d["groups"],
             **chosen,
         ),
         ["logp", "values"],

@@ -155,6 +155,21 @@ def test_logprob_reward_group_bound_is_jensens():
     assert bound[0] > (math.log(0.8) + math.log(0.2)) / 2
 
 
+def test_logprob_reward_what_a_rollout_adds_to_the_bound():
+    """G times the bound less that of the others: 2 (log .5 − log .2), 2 (log .5 − log .8)."""
+    model = after({"good": {"y": 0.8}, "poor": {"y": 0.2}}, {"y": 0.1})
+    batch = Rollouts(["?"] * 4, ["good", "poor", "good", "poor"], {"answer": ["y", "y", "y", 3]}, groups=[0, 0, 1, 1])
+    leaf = likelihood.bound(marginal=True)
+    scores = score(leaf, batch, policy=model)
+    assert scores.read(0.0) == pytest.approx([2 * math.log(2.5), 2 * math.log(0.625), 0.0, 0.0])
+    assert scores.valid.tolist() == [True, True, False, False]
+    assert scores.reasons[2] == "alone in its group: what it adds is not known"
+    assert leaf.range == (-2 * math.log(2), math.inf)
+    lost = Rollouts(["?"] * 2, ["good<a>", "poor"], {"answer": ["y"] * 2})
+    least = score(likelihood.bound(marginal=True, after="<a>", least=-1e3), lost, policy=model).read(math.nan)
+    assert least[1] == pytest.approx(leaf.range[0]), "as little as can be"
+
+
 def test_equal_pairs_are_read_once():
     model = steady(a=0.5, b=0.5)
     said = forced(model, ["x", "y", "x"], ["ab", "a", "ab"])
@@ -403,6 +418,19 @@ def test_the_pooled_log_is_that_of_the_mean(table):
         members = [math.exp(v) for v, g, ok in zip(values, groups, mask, strict=True) if g == group and ok]
         expected = math.log(sum(members) / len(members)) if members else -math.inf
         assert pooled[i] == pytest.approx(expected)
+
+
+@given(tables(), st.sampled_from([1.0, 30.0]))
+def test_the_pooled_log_without_a_row_is_that_of_the_others(table, scale):
+    """Also where one row is all of it: far from it differences are lost in rounding."""
+    logp, _, groups = table
+    values = scale * np.nan_to_num(logp).sum(1)
+    mask = np.arange(len(values)) != 1
+    found = log_mean_exp(np.where(mask, values, np.nan), groups, mask, without=True)
+    for i in np.flatnonzero(mask):
+        others = np.array([values[j] for j in np.flatnonzero(mask & (groups == groups[i])) if j != i])
+        expected = log_mean_exp(others, np.zeros(len(others), int), others < 1)[0] if len(others) else -math.inf
+        assert found[i] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("options", [{"top": 0.0}, {"worst": 1.5}])
@@ -716,6 +744,7 @@ def test_flr_dimensions_are_averaged_or_chosen():
     [
         likelihood.answer(how="mean-exp", debias="masked", after="<answer>"),
         likelihood.bound(lead=" "),
+        likelihood.bound(marginal=True),
         likelihood.reflection(weights="top", top=0.5),
         likelihood.completion(query=False, before="</think>"),
         likelihood.self_aligned(comparison="log", least=None),

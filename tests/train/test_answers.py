@@ -10,17 +10,20 @@ import torch
 from accelerate import Accelerator
 from stopping import Alone, equal, last, metrics, stopped
 
-from guerdon.core import Rollouts
+from guerdon.core import Context, Rollouts
 from guerdon.core.errors import RecipeError
+from guerdon.rewards import likelihood
 from guerdon.train.language import learning, loop
 from guerdon.train.language.answers import answers
 from guerdon.train.language.learning import learn
+from guerdon.train.language.models import LanguageModel
 from guerdon.train.language.policy import build
 from guerdon.train.method import Answer
 from guerdon.train.prompts import PromptsConfig
 
 SHAPE = {"layers": 1, "hidden": 16, "heads": 2, "mlp": 32, "context": 16, "alphabet": "abc=#"}
 OBJECTIVE = "objectives.answer_policy_gradient"
+BOUND = {"part": "objectives.answer_bound_policy_gradient"}
 
 
 @pytest.fixture
@@ -41,7 +44,9 @@ def setting(tiny, tmp_path):
                     "preset": "rloo",
                     "kl": {"coefficient": 0.0},
                     "credit": {"part": "credit.group_relative", "baseline": baseline, "scale": "none"},
-                    "objective": {"part": OBJECTIVE, "kind": kind, **(objective or {})},
+                    "objective": objective
+                    if objective == BOUND
+                    else {"part": OBJECTIVE, "kind": kind, **(objective or {})},
                     "sampling": {"group": group},
                     "answer": answer,
                 },
@@ -124,6 +129,44 @@ def test_the_update_is_the_gradient_of_the_expected_reward(setting, learned, tmp
     torch.testing.assert_close(found, gradient, rtol=1e-3, atol=2e-6)
 
 
+def test_the_update_is_the_gradient_of_the_expected_bound(setting, learned, tmp_path):
+    """E over all pairs of completions of one token, written out and differentiated: JEPO with two rollouts a group."""
+    loop.train(setting(), tmp_path / "run")
+    [data] = learned
+    of = setting(objective=BOUND)
+    policy, tokenizer = build(of.policy, seed=of.seed)
+    [prompt] = tokenizer(["a"]).input_ids
+    mine = (data.prompt_ids[:, -len(prompt) :] == torch.tensor(prompt)).all(1) & (data.prompt_mask.sum(1) == 2)
+    tokens = range(policy.config.vocab_size)
+    texts = ["" if token in tokenizer.all_special_ids else tokenizer.decode([token]) for token in tokens]
+    wanted = tokenizer("bc", add_special_tokens=False).input_ids
+    chances = torch.stack([logp_of(policy, prompt, [token])[0].exp() for token in tokens])
+    likely = torch.stack([logp_of(policy, tokenizer("a" + text + "=").input_ids, wanted).sum().exp() for text in texts])
+    bound = ((likely[:, None] + likely) / 2).log()
+    expected = torch.autograd.grad((chances[:, None] * chances * bound).sum(), list(policy.parameters()))
+
+    pairs = [(one, other) for one in tokens for other in tokens]
+    rollouts = Rollouts(
+        ["a"] * 2 * len(pairs),
+        [texts[token] for pair in pairs for token in pair],
+        {"answer": ["bc"] * 2 * len(pairs)},
+        groups=np.repeat(np.arange(len(pairs)), 2),
+    )
+    models = {"policy": LanguageModel(policy, tokenizer)}
+    added = likelihood.bound(marginal=True, lead="=").score(rollouts, Context(models=models)).read(np.nan)
+    where = [int(torch.nonzero(mine & (data.ids[:, 0] == token))[0]) for token in tokens]
+    found = [torch.zeros_like(weight) for weight in policy.parameters()]
+    for number, (one, other) in enumerate(pairs):
+        rows = data.select(torch.tensor([where[one], where[other]]))
+        advantages = torch.as_tensor(added[2 * number : 2 * number + 2], dtype=torch.float32)
+        _, moved = update(of, replace(rows, advantages=advantages, groups=torch.zeros(2, dtype=torch.long)))
+        share = float((chances[one] * chances[other]).detach())
+        found = [total + share * change for total, change in zip(found, moved, strict=True)]
+    assert max(gradient.abs().max() for gradient in expected) > 1e-3
+    for ours, truth in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, truth, rtol=1e-3, atol=2e-6)
+
+
 def test_the_reward_term_alone_is_not_that_gradient(setting, learned, tmp_path):
     """The second term is a large part of it: an oracle that both met would say nothing."""
     both = setting()
@@ -180,8 +223,9 @@ def test_rows_without_an_answer_or_a_score_add_nothing(setting, learned, tmp_pat
         torch.testing.assert_close(change, gradient, rtol=1e-4, atol=2e-6)
 
 
-def test_how_rows_are_cut_and_divided_does_not_change_the_update(setting, learned, tmp_path, monkeypatch):
-    of = setting(sampling={"max_tokens": 4})
+@pytest.mark.parametrize("objective", [{}, BOUND], ids=["rows", "groups"])
+def test_how_rows_are_cut_and_divided_does_not_change_the_update(setting, learned, tmp_path, monkeypatch, objective):
+    of = setting(sampling={"max_tokens": 4}, objective=objective)
     loop.train(of, tmp_path / "run")
     [data] = learned
     data = data.select(torch.arange(0, 128, 13))

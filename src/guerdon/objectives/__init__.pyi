@@ -29,6 +29,7 @@ from .gflownet import (
 )
 from .kl import kl_hinge as kl_hinge, kl_penalty as kl_penalty
 from .likelihood import (
+    answer_bound_policy_gradient as answer_bound_policy_gradient,
     answer_policy_gradient as answer_policy_gradient,
     answer_weights as answer_weights,
     perplexity as perplexity,

@@ -21,6 +21,7 @@ def answer_weights(
     *,
     kind: Likelihood = "logprob",
     groups: Int[Tensor, "n"] | None = None,
+    rows: Bool[Tensor, "n"] | None = None,
 ) -> Float[Tensor, "n t"]:
     r"""How much each token of the reference answer is to be fitted: w with ∇R = Σₜ wₜ ∇logpₜ.
 
@@ -40,6 +41,8 @@ def answer_weights(
         mask: True at the answer's tokens.
         kind: which reward.
         groups: for "group-bound": rows with equal numbers share a prompt.
+        rows: for "group-bound": the rows that it is the mean over, all that have tokens among them; those without give
+            the answer no probability. None: the rows that have tokens.
 
     Returns:
         Weights, without gradient; 0 where masked.
@@ -53,9 +56,10 @@ def answer_weights(
     >>> answer_weights(torch.tensor([[0.5, 0.25]]).log(), torch.tensor([[True, True]]), kind="mean-prob")
     tensor([[0.2500, 0.1250]])
     """
-    if logp.ndim != 2 or mask.shape != logp.shape or (groups is not None and groups.shape != logp.shape[:1]):
-        shapes = [tuple(x.shape) for x in (logp, mask, groups) if x is not None]
-        raise ValueError(f"logp and mask (n, t) and groups (n,) do not fit: {shapes}")
+    per_row = [x for x in (groups, rows) if x is not None]
+    if logp.ndim != 2 or mask.shape != logp.shape or any(x.shape != logp.shape[:1] for x in per_row):
+        shapes = [tuple(x.shape) for x in (logp, mask, *per_row)]
+        raise ValueError(f"logp and mask (n, t), groups and rows (n,) do not fit: {shapes}")
     wide = torch.promote_types(logp.dtype, torch.float32)
     logp = torch.where(mask, logp.detach().to(wide), 0.0)
     lengths = mask.sum(1).clamp(min=1)
@@ -72,7 +76,8 @@ def answer_weights(
         distinct, group = torch.unique(groups, return_inverse=True)
         answered, total = mask.any(1), logp.sum(1)
         share = total - group_logsumexp(total, answered, group, len(distinct))[group]
-        count = total.new_zeros(len(distinct)).index_add(0, group, answered.to(wide))
+        counted = (answered if rows is None else rows).to(wide)
+        count = total.new_zeros(len(distinct)).index_add(0, group, counted)
         row = count[group] * torch.where(answered, share, -torch.inf).exp()
     return torch.where(mask, row[:, None], 0.0)
 
@@ -129,14 +134,83 @@ def answer_policy_gradient(
     >>> answer_policy_gradient(half, half, one, here, 2 * half, here, rows=here[0])[0]  # −1 − 2 log ½
     tensor(0.3863)
     """
+    there = answer_mask & rows[:, None]
+    return _both(
+        (logp, old_logp, advantages, mask), answer_logp, there, answer_weights(answer_logp, there, kind=kind),
+        rows=rows, coefficient=coefficient, clip=clip, kl=kl, denominator=denominator,
+    )  # fmt: skip
+
+
+def answer_bound_policy_gradient(
+    logp: Float[Tensor, "n t"],
+    old_logp: Float[Tensor, "n t"],
+    advantages: Float[Tensor, "n"] | Float[Tensor, "n t"],
+    mask: Bool[Tensor, "n t"],
+    answer_logp: Float[Tensor, "n a"],
+    answer_mask: Bool[Tensor, "n a"],
+    *,
+    rows: Bool[Tensor, "n"],
+    groups: Int[Tensor, "n"],
+    coefficient: float = 1.0,
+    clip: Rule = ppo,
+    kl: Float[Tensor, "n t"] | None = None,
+    denominator: float | Float[Tensor, ""] | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    r"""Both terms of the gradient of JEPO's bound: the log of the mean probability that a group gives the answer.
+
+        loss = 1/N Σᵢ [ Σₜ (klᵢₜ − clip(rᵢₜ, logpᵢₜ, Aᵢₜ)) − c G softmaxᵢ(S) Sᵢ ]
+        Sᵢ = Σₖ log p(aₖ | x, zᵢ, a₍<ₖ₎)
+
+    The answer is learned behind the thoughts of a group in proportion to how likely they make it. As in
+    `answer_policy_gradient` A = Rᵢ and c = 1 follow the gradient of the expected bound, with the reward
+    `likelihood.bound` and `marginal`, whose baseline it brings with it.
+
+    Args:
+        logp, old_logp, advantages, mask, answer_logp, answer_mask, rows, coefficient, clip, kl, denominator: as of
+            `answer_policy_gradient`; a row without an answer gives it no probability.
+        groups: rows with equal numbers share a prompt; a group is not to be divided.
+
+    Returns:
+        As `answer_policy_gradient`.
+
+    Raises:
+        ValueError: as `answer_policy_gradient`.
+
+    Source: JEPO (arXiv 2503.19618).
+
+    >>> half, one, here = torch.tensor([[0.5]]).log(), torch.tensor([1.0]), torch.tensor([[True]])
+    >>> answer_bound_policy_gradient(half, half, one, here, 2 * half, here, rows=here[0], groups=torch.tensor([7]))[0]
+    tensor(0.3863)
+    """
+    there = answer_mask & rows[:, None]
+    return _both(
+        (logp, old_logp, advantages, mask), answer_logp, there,
+        answer_weights(answer_logp, there, kind="group-bound", groups=groups, rows=rows),
+        rows=rows, coefficient=coefficient, clip=clip, kl=kl, denominator=denominator,
+    )  # fmt: skip
+
+
+def _both(
+    thoughts: tuple[Tensor, Tensor, Tensor, Tensor],
+    answer_logp: Float[Tensor, "n a"],
+    there: Bool[Tensor, "n a"],
+    weights: Float[Tensor, "n a"],
+    *,
+    rows: Bool[Tensor, "n"],
+    coefficient: float,
+    clip: Rule,
+    kl: Float[Tensor, "n t"] | None,
+    denominator: float | Float[Tensor, ""] | None,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """The loss of the thoughts' log-probabilities, old ones, advantages and mask, and of weighted answers."""
     if coefficient < 0:
         raise ValueError(f"coefficient must not be negative, got {coefficient}")
     if denominator is None:
         denominator = float(rows.sum().clamp(min=1))
-    first, sums = policy_gradient(logp, old_logp, advantages, mask, clip=clip, kl=kl, denominator=denominator)
-    there = answer_mask & rows[:, None]
-    weights = coefficient * answer_weights(answer_logp, there, kind=kind)
-    second, _ = policy_gradient(answer_logp, answer_logp, weights, there, clip=reinforce, denominator=denominator)
+    first, sums = policy_gradient(*thoughts, clip=clip, kl=kl, denominator=denominator)
+    second, _ = policy_gradient(
+        answer_logp, answer_logp, coefficient * weights, there, clip=reinforce, denominator=denominator
+    )
     likely = torch.where(there, answer_logp.detach(), 0.0).sum()
     return first + second, sums | {"answers": there.any(1).sum().to(likely), "answer_logp": likely}
 

@@ -97,7 +97,11 @@ def answer(
     return scored(values, {**said.problems, **problems}, tokens=_counts(said), worst_rank=_worst(said))
 
 
-@reward(lane="batch", unit="group", range=(-math.inf, 0.0), requires=reads_model)
+def _bounded(marginal: bool, **options: Any) -> Range:
+    return (-2 * math.log(2), math.inf) if marginal else (-math.inf, 0.0)
+
+
+@reward(lane="batch", unit="group", range=_bounded, requires=reads_model)
 def bound(
     prompt: Sequence[Completion],
     completion: Sequence[Completion],
@@ -106,56 +110,99 @@ def bound(
     context: Context,
     *,
     model: str = "policy",
+    marginal: bool = False,
     after: str | None = None,
     lead: str = "",
     least: float = -10.0,
 ) -> Scores:
     """The log of the mean probability that a group's reasonings give the reference: JEPO's bound on log p(y* | x).
 
-        R = log (1/G) Σᵢ exp Σₖ log p(y*ₖ | x, zᵢ, y*₍<ₖ₎)
+        R = log (1/G) Σᵢ exp Sᵢ        Sᵢ = Σₖ log p(y*ₖ | x, zᵢ, y*₍<ₖ₎)
+        marginal: Rᵢ = G (R − log (1/(G−1)) Σⱼ≠ᵢ exp Sⱼ)
 
     By Jensen's inequality at least the mean of the log-probabilities, and equal to it where they are all equal. All
-    rollouts of a group have the same: give credit without the group's own mean (`baseline='none'`), or it is 0.
+    rollouts of a group have the same. What each adds to it is a reward with the same policy gradient and less variance:
+    what is taken away does not depend on zᵢ, and G makes of the mean over rollouts that over groups. Neither is to be
+    compared within the group again: give credit with `baseline='none', scale='none'`. The gradient's second term is
+    `objectives.answer_bound_policy_gradient`.
 
     Args:
         prompt, completion, answer, context, model, after, lead, least: see `answer`.
         group: whose reasonings are pooled. Rollouts that cannot be read are left out.
+        marginal: what each rollout adds, and not the bound itself; one that is alone adds nothing that is known, and
+            abstains.
 
     Returns:
-        One score per rollout, the same within a group.
+        One score per rollout: the same within a group; or what it adds, at least G log (1 − 1/G) ≥ −2 log 2.
 
-    Source: JEPO (arXiv 2503.19618), as a variant in "Likelihood-Based Reward Designs" (2602.03979).
+    Source: JEPO (arXiv 2503.19618), as a variant in "Likelihood-Based Reward Designs" (2602.03979); the bound without
+    the rollout as its baseline is that of multi-sample objectives (VIMCO, 1602.06725).
     """
     texts, problems = _references(answer)
     contexts, lost = _contexts(prompt, completion, after, lead)
     said = forced(model_of(context, model), contexts, texts)
     problems = {**said.problems, **problems}
     read = np.array([row not in problems for row in range(len(texts))], bool)
-    totals = reduce(_lost(said, lost, least), said.mask, "sum")
-    return scored(log_mean_exp(totals, np.asarray(group), read), problems)
+    totals, group = reduce(_lost(said, lost, least), said.mask, "sum"), np.asarray(group)
+    pooled = log_mean_exp(totals, group, read)
+    if not marginal:
+        return scored(pooled, problems)
+    _, index = np.unique(group, return_inverse=True)
+    count = np.bincount(index, read)[index]
+    alone = {int(row): "alone in its group: what it adds is not known" for row in np.flatnonzero(count == 1)}
+    with np.errstate(invalid="ignore"):
+        added = count * (pooled - log_mean_exp(totals, group, read, without=True))
+    return scored(added, alone | problems)
 
 
 def log_mean_exp(
     values: Float[np.ndarray[Any, Any], "n"],
     groups: Int[np.ndarray[Any, Any], "n"],
     mask: Bool[np.ndarray[Any, Any], "n"],
+    *,
+    without: bool = False,
 ) -> Float[np.ndarray[Any, Any], "n"]:
     """log (1/G) Σ exp vᵢ over the rows of each group that are there, at each row; −∞ for a group without any.
 
+    Args:
+        values: v.
+        groups: rows with equal numbers are a group.
+        mask: the rows that are there.
+        without: at each row that is there over the others alone; −∞ where there are none.
+
     Source: the multi-sample bound of JEPO (arXiv 2503.19618).
 
-    >>> log_mean_exp(np.log([0.2, 0.4, 0.9]), np.array([0, 0, 1]), np.ones(3, bool)).round(4)
+    >>> values, groups, there = np.log([0.2, 0.4, 0.9]), np.array([0, 0, 1]), np.ones(3, bool)
+    >>> log_mean_exp(values, groups, there).round(4)
     array([-1.204 , -1.204 , -0.1054])
+    >>> log_mean_exp(values, groups, there, without=True).round(4)
+    array([-0.9163, -1.6094,    -inf])
     """
     _, index = np.unique(groups, return_inverse=True)
+    values, count = np.where(mask, values, -np.inf), np.bincount(index, mask)[index]
+    sums = _log_sum_exp(values, index)
+    if without:
+        order = np.lexsort((values, index))
+        best = order[np.flatnonzero(np.diff(index[order], append=-1))]  # of each group; beside it differences are exact
+        others, count = values.copy(), count - mask
+        others[best] = -np.inf
+        with np.errstate(invalid="ignore", divide="ignore"):
+            left = np.where(np.isfinite(values), sums + np.log1p(-np.exp(values - sums)), sums)
+        left[best] = _log_sum_exp(others, index)[best]
+        sums = left
+    return np.asarray(sums - np.log(np.maximum(count, 1)))
+
+
+def _log_sum_exp(
+    values: Float[np.ndarray[Any, Any], "n"], index: Int[np.ndarray[Any, Any], "n"]
+) -> Float[np.ndarray[Any, Any], "n"]:
+    """log Σ exp v over the rows of each group, numbered from 0, at each row."""
     top = np.full(index.max(initial=-1) + 1, -np.inf)
-    np.maximum.at(top, index[mask], values[mask])
+    np.maximum.at(top, index, values)
     top = np.where(np.isfinite(top), top, 0.0)
-    total = np.bincount(index, np.where(mask, np.exp(np.where(mask, values, 0.0) - top[index]), 0.0), len(top))
-    count = np.bincount(index, mask, len(top))
     with np.errstate(divide="ignore"):
-        pooled = np.where(total > 0, np.log(total / np.maximum(count, 1)) + top, -np.inf)
-    return np.asarray(pooled[index])
+        sums = np.log(np.bincount(index, np.exp(values - top[index]), len(top))) + top
+    return np.asarray(sums[index])
 
 
 def _shares(model: str, top: float, worst: float, propagate: float | None, **options: Any) -> set[str]:
