@@ -78,14 +78,15 @@ def returns(
         r = torch.where(here, rewards[rows], 0)
         v = None if values is None else torch.where(here, values[rows], 0)
         stops = None if ends is None else ends[rows] & here
-        packed = gaps == "skip" and _broken(here)
+        broken = _broken(here)
+        packed = broken and gaps == "skip"
         exists = torch.arange(here.shape[1], device=mask.device) < here.sum(1, keepdim=True) if packed else here
         if packed:  # without the gaps, neighbours are neighbours
             r = _moved(r, here, exists)
             v, stops = (None if x is None else _moved(x, here, exists) for x in (v, stops))
         # Which steps have another behind them; None where rows are steps and then padding, whose zeros need no care.
         onward = None
-        if stops is not None or _broken(exists):
+        if stops is not None or (broken and not packed):
             onward = exists if stops is None else exists & ~stops
         terms = r.to(wide)
         if v is not None:
@@ -181,7 +182,9 @@ def _least(terms: Tensor, mask: Tensor, onward: Tensor | None) -> Tensor:
 
 
 def _broken(mask: Tensor) -> bool:
-    return bool((mask[:, 1:] & ~mask[:, :-1]).any())
+    """Whether a row goes on behind a gap."""
+    resumed = mask[:, 1:] > mask[:, :-1]
+    return bool(resumed.numel() and resumed.view(torch.uint8).max())  # of bytes, `max` is vectorised and `any` is not
 
 
 def _moved(array: Tensor, here: Tensor, there: Tensor) -> Tensor:
