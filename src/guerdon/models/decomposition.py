@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from guerdon.algebra import Learned, Reward, spec
 from guerdon.core.arrays import to_numpy
 from guerdon.core.context import Context
 from guerdon.core.errors import Abstain
@@ -22,6 +21,7 @@ from guerdon.core.protocols import Range
 from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Level, Scores
 from guerdon.credit import sample_steps, sampled_loss
+from guerdon.models.outcomes import LearnedFromOutcomes
 from guerdon.models.steps import Question, cut_of, transitions
 from guerdon.objectives import Critic
 
@@ -29,7 +29,7 @@ StepFactors = Callable[[Sequence[Question]], Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True)
-class decomposed_return(Learned):
+class decomposed_return(LearnedFromOutcomes):
     """A reward for each step, learned so that those of a rollout add up to its outcome.
 
         rₜ = r_ψ(zₜ),  zₜ = φ(step t)        ψ learns from the outcome R by `credit.sampled_loss`: mean rₜ ≈ R / T
@@ -68,9 +68,6 @@ class decomposed_return(Learned):
     seed: int = 0
     _state: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    lane = "batch"
-    floor = 0.0
-
     def __post_init__(self) -> None:
         least = min(self.updates, 1 if self.samples is None else self.samples, *self.hidden, 1)
         if least < 1 or not 0 < self.learning_rate < math.inf:
@@ -79,35 +76,22 @@ class decomposed_return(Learned):
                 f"above 0, got {self.updates}, {self.samples}, {list(self.hidden)} and {self.learning_rate}"
             )
         cut_of(self.cut)
-        if self._outcome.level != "rollout":
-            raise ValueError(f"an outcome is one score per rollout: {self.outcome} gives one per step")
+        super().__post_init__()
 
     def __hash__(self) -> int:
         return hash((self.factors, self.hidden, self.samples, self.learning_rate, self.seed))
-
-    @property
-    def name(self) -> str:
-        return "models.decomposed_return"
 
     @property
     def range(self) -> Range:
         return (-math.inf, math.inf)
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return ("prompt", "completion")
-
-    @property
     def requires(self) -> frozenset[str]:
-        return super().requires | cut_of(self.cut).requires | self._outcome.requires
+        return super().requires | cut_of(self.cut).requires
 
     @property
     def level(self) -> Level:
         return "step"
-
-    @property
-    def version(self) -> str:
-        return str(self._state.get("updates", 0))
 
     def measure(self, rollouts: Rollouts, context: Context) -> Scores:
         """One score per step; details: 'factors', those of each step.
@@ -180,10 +164,6 @@ class decomposed_return(Learned):
             self._decoder(state["weights"]["layers.0.weight"].shape[1]).load_state_dict(state["weights"])
             self._optimizer().load_state_dict(copy.deepcopy(state["optimizer"]))
             self._state["updates"] = state["updates"]
-
-    @property
-    def _outcome(self) -> Reward:
-        return self.outcome if isinstance(self.outcome, Reward) else spec.load(self.outcome)
 
     def _vectors(self, steps: Sequence[Question]) -> list[list[float] | None]:
         """The factors of each step; None where they are not finite numbers."""

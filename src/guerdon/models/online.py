@@ -13,22 +13,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from guerdon.algebra import Learned, Reward, spec
 from guerdon.core.arrays import to_numpy
 from guerdon.core.context import Context
 from guerdon.core.errors import GuerdonError, MissingInput
 from guerdon.core.parsing import text_of
 from guerdon.core.protocols import Range, TrainableModel
-from guerdon.core.rollouts import Rollouts, Tokens
+from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Level, Scores
 from guerdon.core.spans import Spans, split
 from guerdon.models.implicit import Kind, at_steps, implicit_loss, log_ratio, total, written_runs
+from guerdon.models.outcomes import LearnedFromOutcomes
 
 Granularity = Literal["token", "turn", "step", "rollout"]
 
 
 @dataclass(frozen=True)
-class implicit_reward(Learned):
+class implicit_reward(LearnedFromOutcomes):
     """The log-ratio of a reward model that is trained on the outcomes of the rollouts it scores, and a reference.
 
         rₜ = β (log π_φ(yₜ) − log π_ref(yₜ))        φ learns from l(y), the outcome, by `implicit_loss` on Σ rₜ
@@ -75,45 +75,29 @@ class implicit_reward(Learned):
     micro_batch: int = 16
     _state: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    lane = "batch"
-    floor = 0.0
-
     def __post_init__(self) -> None:
         if not (self.beta > 0 and self.learning_rate > 0 and self.max_grad_norm >= 0 and self.micro_batch > 0):
             raise ValueError(
                 "implicit_reward wants beta, learning_rate and micro_batch above 0 and max_grad_norm of at least 0, "
                 f"got {self.beta}, {self.learning_rate}, {self.micro_batch} and {self.max_grad_norm}"
             )
-        if self._outcome.level != "rollout":
-            raise ValueError(f"an outcome is one score per rollout: {self.outcome} gives one per step")
+        super().__post_init__()
 
     def __hash__(self) -> int:
         return hash((self.model, self.reference, self.loss, self.granularity, self.when, self.beta))
-
-    @property
-    def name(self) -> str:
-        return "models.implicit_reward"
 
     @property
     def range(self) -> Range:
         return (-math.inf, math.inf)
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return ("prompt", "completion")
-
-    @property
     def requires(self) -> frozenset[str]:
         models = {f"model:{self.model}", f"model:{self.reference}"}
-        return super().requires | models | {"tokens"} | self._outcome.requires
+        return super().requires | models | {"tokens"}
 
     @property
     def level(self) -> Level:
         return "rollout" if self.granularity == "rollout" else "step"
-
-    @property
-    def version(self) -> str:
-        return str(self._state.get("updates", 0))
 
     def measure(self, rollouts: Rollouts, context: Context) -> Scores:
         """The log-ratios; with when='before', of the model that has learned from these rollouts."""
@@ -148,10 +132,6 @@ class implicit_reward(Learned):
             self._state.update(pending=dict(state), updates=state["updates"])
             self._state.pop("optimizer", None)
 
-    @property
-    def _outcome(self) -> Reward:
-        return self.outcome if isinstance(self.outcome, Reward) else spec.load(self.outcome)
-
     def _trained(self, context: Context) -> TrainableModel:
         model = cast(TrainableModel, context.models[self.model])
         pending = self._state.pop("pending", None)
@@ -172,7 +152,7 @@ class implicit_reward(Learned):
         self, rows: Int[np.ndarray[Any, Any], "m"], rollouts: Rollouts, context: Context
     ) -> tuple[Float[Tensor, "m t"], Bool[Tensor, "m t"], dict[int, str]]:
         """One reward per token of some rows, which of them were written, and why a row could not be read."""
-        tokens = _tokens(rollouts)
+        tokens = self._tokens(rollouts)
         ids, attended = to_numpy(tokens.ids), to_numpy(tokens.attended)
         prompts = [rollouts.prompts[i] for i in rows]
         texts = [ids[i][attended[i]].tolist() for i in rows]
@@ -229,7 +209,7 @@ class implicit_reward(Learned):
     def _spans(self, rollouts: Rollouts) -> Spans | None:
         if self.granularity == "rollout":
             return None
-        tokens = _tokens(rollouts)
+        tokens = self._tokens(rollouts)
         written = to_numpy(tokens.written)
         if self.granularity == "token":
             place = np.tile(np.arange(written.shape[1]), (len(written), 1))
@@ -240,9 +220,3 @@ class implicit_reward(Learned):
             raise MissingInput("steps of a text need the tokens' offsets, which this batch does not have")
         texts = [text_of(completion) for completion in rollouts.column("completion")]
         return split(texts, self.separator).to_tokens(tokens.offsets)
-
-
-def _tokens(rollouts: Rollouts) -> Tokens:
-    if rollouts.tokens is None:
-        raise MissingInput("implicit_reward reads 'tokens', which this batch does not have")
-    return rollouts.tokens

@@ -13,20 +13,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from guerdon.algebra import Learned, Reward, spec
 from guerdon.core.arrays import to_numpy
 from guerdon.core.context import Context
 from guerdon.core.errors import MissingInput
 from guerdon.core.protocols import Range
-from guerdon.core.rollouts import Rollouts, Tokens
+from guerdon.core.rollouts import Rollouts
 from guerdon.core.scores import Level, Scores
 from guerdon.core.spans import Spans
 from guerdon.credit.normalize import Form, rescale
 from guerdon.models.flow_field import FlowField, flow_deviation, flow_loss
+from guerdon.models.outcomes import LearnedFromOutcomes
 
 
 @dataclass(frozen=True)
-class flow_reward(Learned):
+class flow_reward(LearnedFromOutcomes):
     """How far each token's hidden states stray from where those of successful rollouts go, as a score of tokens.
 
         score = rescale(flow_deviation(field, hidden states))        field learns by flow_loss on rollouts that succeed
@@ -71,9 +71,6 @@ class flow_reward(Learned):
     seed: int = 0
     _state: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    lane = "batch"
-    floor = 0.0
-
     def __post_init__(self) -> None:
         if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
             raise ValueError(f"depths are shares in [0, 1], at least one, got {self.depths}")
@@ -82,40 +79,27 @@ class flow_reward(Learned):
                 "flow_reward wants entropy in (0, 1], others in [0, 1] and a learning_rate above 0, got "
                 f"{self.entropy}, {self.others} and {self.learning_rate}"
             )
-        if self._outcome.level != "rollout":
-            raise ValueError(f"an outcome is one score per rollout: {self.outcome} gives one per step")
+        super().__post_init__()
 
     def __hash__(self) -> int:
         return hash((self.model, self.depths, self.times, self.seed))
-
-    @property
-    def name(self) -> str:
-        return "models.flow_reward"
 
     @property
     def range(self) -> Range:
         return (-1.0 if self.bilateral else -math.inf if self.form != "min-max" else 0.0, 1.0)
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return ("prompt", "completion")
-
-    @property
     def requires(self) -> frozenset[str]:
-        return super().requires | {f"model:{self.model}", "tokens"} | self._outcome.requires
+        return super().requires | {f"model:{self.model}", "tokens"}
 
     @property
     def level(self) -> Level:
         return "step"
 
-    @property
-    def version(self) -> str:
-        return str(self._state.get("updates", 0))
-
     def measure(self, rollouts: Rollouts, context: Context) -> Scores:
         """One score per written token."""
         latents, mask, read = self._latents(rollouts, context)
-        written = to_numpy(_tokens(rollouts).written)
+        written = to_numpy(self._tokens(rollouts).written)
         scores = flow_deviation(
             self._field(latents), latents, mask, self.depths, times=self.times, generator=self._noise(context, latents)
         )
@@ -165,15 +149,11 @@ class flow_reward(Learned):
             self._state.clear()
             self._state.update(pending=dict(state), updates=state.get("updates", 0))
 
-    @property
-    def _outcome(self) -> Reward:
-        return self.outcome if isinstance(self.outcome, Reward) else spec.load(self.outcome)
-
     def _latents(
         self, rollouts: Rollouts, context: Context
     ) -> tuple[Float[Tensor, "l n t d"], Bool[Tensor, "n t"], Bool[np.ndarray[Any, Any], "n"]]:
         """The hidden states of all tokens at each depth, which tokens there are, and which rollouts were read."""
-        tokens = _tokens(rollouts)
+        tokens = self._tokens(rollouts)
         ids, attended = to_numpy(tokens.ids), to_numpy(tokens.attended)
         texts = [row[there].tolist() for row, there in zip(ids, attended, strict=True)]
         with torch.no_grad():
@@ -186,7 +166,7 @@ class flow_reward(Learned):
 
     def _uncertain(self, rollouts: Rollouts) -> Bool[np.ndarray[Any, Any], "n t"]:
         """The tokens to learn from: the written ones of high entropy."""
-        tokens = _tokens(rollouts)
+        tokens = self._tokens(rollouts)
         written = to_numpy(tokens.written)
         if self.entropy == 1:
             return written
@@ -218,9 +198,3 @@ class flow_reward(Learned):
     def _noise(self, context: Context, latents: Tensor) -> torch.Generator:
         seed = int(np.random.SeedSequence([self.seed, context.step]).generate_state(1)[0])
         return torch.Generator(latents.device).manual_seed(seed)
-
-
-def _tokens(rollouts: Rollouts) -> Tokens:
-    if rollouts.tokens is None:
-        raise MissingInput("flow_reward reads 'tokens', which this batch does not have")
-    return rollouts.tokens
