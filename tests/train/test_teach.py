@@ -14,7 +14,7 @@ from guerdon.core.coerce import coerce
 from guerdon.core.errors import GuerdonError, RecipeError
 from guerdon.train.language.demonstrations import scratchpad
 from guerdon.train.language.policy import ModelShape, PolicyConfig, build
-from guerdon.train.language.teach import TeachConfig, rate, teach
+from guerdon.train.language.teach import TeachConfig, teach
 from guerdon.train.prompts import Prompts, PromptsConfig
 
 POLICY = PolicyConfig(ModelShape(layers=1, hidden=32, heads=2, mlp=32, alphabet="0123456789+-=;# "))
@@ -70,13 +70,14 @@ def test_the_first_step_is_adams(prompts):
 
 
 def test_the_schedule_sets_the_rate_of_each_step(prompts):
-    """Of Adam's steps, each about as long as its rate, the last along a cosine is nearly nothing."""
+    """Of Adam's steps, each about as long as its rate, the last along a cosine is nearly nothing; a quarter rises."""
     model, tokenizer = build(POLICY, seed=0)
     places = [weights(model)]
-    config = TeachConfig(steps=8, batch=8, warmup=0)
+    config = TeachConfig(steps=8, batch=8, warmup=0.25)
     teach(model, tokenizer, prompts, config, seed=0, report=lambda *_: places.append(weights(model)))
-    moved = [(after - before).norm().item() for before, after in pairwise(places)]
-    assert moved[-1] < 0.1 * moved[0]
+    first, *_, last = [(after - before).abs().max().item() for before, after in pairwise(places)]
+    assert first == pytest.approx(config.learning_rate / 2, rel=1e-2)
+    assert last < 0.1 * config.learning_rate
 
 
 def test_a_seed_fixes_everything(prompts):
@@ -123,15 +124,6 @@ def test_only_adapters_are_taught_where_there_are_any(prompts):
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed
     assert all("lora_" in name for name in changed)
-
-
-def test_the_rate_rises_then_follows_its_schedule():
-    cosine = TeachConfig(steps=40, warmup=0.25)
-    constant = TeachConfig(steps=40, warmup=0.25, schedule="constant")
-    for step in range(40):
-        expected = (step + 1) / 10 if step < 10 else 0.5 * (1 + np.cos(np.pi * (step - 10) / 30))
-        assert rate(step, cosine) == pytest.approx(expected)
-        assert rate(step, constant) == min((step + 1) / 10, 1)
 
 
 terms = st.lists(st.integers(0, 99), min_size=2, max_size=5)

@@ -24,6 +24,7 @@ from guerdon.train.language.policy import PolicyConfig
 from guerdon.train.language.teach import TeachConfig
 from guerdon.train.method import Method
 from guerdon.train.prompts import PromptsConfig
+from guerdon.train.updates import Optimizer
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -55,33 +56,6 @@ class Batch:
         for name, value in dataclasses.asdict(self).items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """AdamW and its schedule.
-
-    Args:
-        learning_rate: at the end of the warm-up.
-        schedule: 'constant', 'linear' (to 0) or 'cosine' (to 0).
-        warmup: optimiser steps over which the rate rises from 0.
-        betas: decay of the moments.
-        eps: added to the root of the second moment.
-        weight_decay: decoupled.
-        max_grad_norm: gradients are scaled down to this norm; 0 leaves them.
-    """
-
-    learning_rate: float = 1e-6
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: int = 0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
 
 
 @dataclass(frozen=True)

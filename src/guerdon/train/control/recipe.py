@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from guerdon.core.coerce import coerce
 from guerdon.core.errors import RecipeError, SpecError
-from guerdon.train.recipe import Optimizer, Shared
+from guerdon.train.recipe import Shared
+from guerdon.train.updates import Optimizer
 
 
 @dataclass(frozen=True)

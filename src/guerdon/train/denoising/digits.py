@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from guerdon.core.errors import GuerdonError, MissingExtra, RecipeError
+from guerdon.train.updates import Optimizer, adamw
 
 if TYPE_CHECKING:
     from guerdon.train.denoising.denoiser import Denoiser
@@ -101,9 +102,9 @@ def teach(
             f"{denoiser.classes}"
         )
     network, device = denoiser.network, denoiser.device
+    settings = Optimizer(config.learning_rate, "cosine", round(config.warmup * config.steps))
+    optimizer, schedule = adamw(network, settings, config.steps)
     weights = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, config.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     for step in range(config.steps):
@@ -131,10 +132,3 @@ def teach(
             report(step + 1, losses[-1])
     optimizer.zero_grad()
     return losses
-
-
-def _rate(step: int, config: DenoisingTeach) -> float:
-    warmup = round(config.warmup * config.steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (config.steps - warmup)))

@@ -8,7 +8,6 @@ import math
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from guerdon.train.language.demonstrations import Demonstrate
 from guerdon.train.language.policy import logprobs
 from guerdon.train.language.tokenizer import encode_prompts, encode_text, pad
 from guerdon.train.prompts import Prompts, Row
+from guerdon.train.updates import Optimizer, adamw
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -150,9 +150,11 @@ def teach(
         RecipeError: if a row does not fit the demonstrations, or a text the alphabet, or no row has any.
         GuerdonError: if the loss is not finite.
     """
+    settings = Optimizer(
+        config.learning_rate, config.schedule, round(config.warmup * config.steps), weight_decay=config.weight_decay
+    )
+    optimizer, schedule = adamw(model, settings, config.steps)
     weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate, config=config))
     losses: list[float] = []
     shown = _shown(prompts, config, seed)
     model.train()
@@ -174,21 +176,6 @@ def teach(
                 report(step + 1, losses[-1])
     model.eval()
     return losses
-
-
-def rate(step: int, config: TeachConfig) -> float:
-    """The learning rate of a step, as a share of its peak.
-
-    >>> config = TeachConfig(steps=100, warmup=0.1)
-    >>> [round(rate(step, config), 2) for step in (0, 9, 10, 55, 99)]
-    [0.1, 1.0, 1.0, 0.5, 0.0]
-    """
-    warmup = round(config.warmup * config.steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    if config.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (config.steps - warmup)))
 
 
 def _shown(prompts: Prompts, config: TeachConfig, seed: int) -> Iterator[tuple[Row, str]]:
