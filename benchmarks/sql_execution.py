@@ -6,9 +6,9 @@ Prints a line of JSON for each system and shape of result: microseconds of compu
 their ratio, medians over rounds in which the two take turns. No query comes twice, so that neither a
 result nor a prepared statement is one that was kept; but with `--group`, which is how training has them: so
 many answers in turn have one reference. Each size has a table of its own, and one of the same rows
-shuffled: "ordered" has both results in the same order, "shuffled" has the second from the shuffled table.
-These queries do nothing but read; "grouped" counts 1 000 shuffled rows in as many groups as there are rows
-in the result.
+shuffled: "ordered" has both results in the same order, "shuffled" has the second from the shuffled table,
+and so has "repeating", of which no column tells rows apart, though together they do. These queries do nothing
+but read; "grouped" counts 1 000 shuffled rows in as many groups as there are rows in the result.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ from guerdon.rewards import sql
 SIZES = (10, 1000, 10_000, 100_000)
 
 
-def filled(connection: Any, kept: list[tuple[int, str, float]], shuffled: list[tuple[int, str, float]]) -> None:
-    for table, rows in (("ordered", kept), ("shuffled", shuffled)):
-        connection.execute(f"CREATE TABLE {table}_{len(rows)} (id INTEGER, name TEXT, price DOUBLE)")
+def fill(connection: Any, name: str, rows: list[tuple[int, str, float]]) -> None:
+    """A table of these rows, and one of them shuffled."""
+    for table, kept in ((name, rows), (f"shuffled_{name}", random.Random(0).sample(rows, len(rows)))):
+        connection.execute(f"CREATE TABLE {table} (id INTEGER, name TEXT, price DOUBLE)")
         if isinstance(connection, sqlite3.Connection):
-            connection.executemany(f"INSERT INTO {table}_{len(rows)} VALUES (?, ?, ?)", rows)
+            connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", kept)
         else:
-            columns = dict(zip(("id", "name", "price"), map(np.array, zip(*rows, strict=True)), strict=True))
+            columns = dict(zip(("id", "name", "price"), map(np.array, zip(*kept, strict=True)), strict=True))
             connection.register("columns", columns)
-            connection.execute(f"INSERT INTO {table}_{len(rows)} SELECT * FROM columns")
+            connection.execute(f"INSERT INTO {table} SELECT * FROM columns")
     connection.commit()
 
 
@@ -51,13 +52,15 @@ def queries(number: int, rows: int, order: str, group: int) -> tuple[str, str]:
     first = number - number % group
     if order == "grouped":
         one, other = (
-            f"SELECT id % {rows} AS kind, count(*), sum(price) FROM shuffled_1000 WHERE id > -{k} GROUP BY kind"
+            f"SELECT id % {rows} AS kind, count(*), sum(price) FROM shuffled_rows_1000 WHERE id > -{k} GROUP BY kind"
             for k in (2 * first + 1, 2 * number + 2)
         )
         return one, f"{other} ORDER BY count(*) DESC, kind DESC"
+    table = f"{'repeating' if order == 'repeating' else 'rows'}_{rows}"
+    other = table if order == "ordered" else f"shuffled_{table}"
     return (
-        f"SELECT id, name, price FROM ordered_{rows} WHERE id > -{2 * first + 1}",
-        f"SELECT id, name, price FROM {order}_{rows} WHERE id > -{2 * number + 2}",
+        f"SELECT id, name, price FROM {table} WHERE id > -{2 * first + 1}",
+        f"SELECT id, name, price FROM {other} WHERE id > -{2 * number + 2}",
     )
 
 
@@ -105,8 +108,8 @@ def main() -> None:
             path = str(Path(folder, f"{system}.db"))
             writing: Any = sqlite3.connect(path) if system == "sqlite" else duckdb.connect(path)
             for size in SIZES:
-                rows = [(k, f"name {k * 7919 % size}", k / 3) for k in range(size)]
-                filled(writing, rows, random.Random(0).sample(rows, size))
+                fill(writing, f"rows_{size}", [(k, f"name {k * 7919 % size}", k / 3) for k in range(size)])
+            fill(writing, "repeating_1000", [(k % 30, f"name {k % 31}", k % 32 / 3) for k in range(1000)])
             writing.close()
             reading: Any = (
                 sqlite3.connect(path)
@@ -114,7 +117,8 @@ def main() -> None:
                 else duckdb.connect(path, read_only=True, config=sql.databases._CLOSED)
             )
             judge = sql.execution(system=system, seconds=60.0).evaluate
-            for size, order in (*itertools.product(SIZES, ("ordered", "shuffled")), (10, "grouped"), (100, "grouped")):
+            cases = [*itertools.product(SIZES, ("ordered", "shuffled"))]
+            for size, order in (*cases, (1000, "repeating"), (10, "grouped"), (100, "grouped")):
                 asked = partial(queries, rows=size, order=order, group=arguments.group)
                 ours, theirs = ways(judge, reading, path, asked)
                 ours(0)

@@ -32,7 +32,6 @@ SOON = 0.1  # seconds before a query is late in which the alarm may be about to 
 STEPS = 10_000  # of SQLite's machine between two looks at the clock
 AT_ONCE = 1024  # rows that are fetched at a time
 KEPT = 32  # databases that stay open
-RESULTS = 4  # results that are kept of each: the rows of a group have one reference
 
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _OK, _DENY = sqlite3.SQLITE_OK, sqlite3.SQLITE_DENY
@@ -55,7 +54,7 @@ class QueryFailed(Exception):
 class Database(Protocol):
     """A database that is open for reading."""
 
-    results: dict[str, tuple[int, Rows]]
+    last: tuple[str | None, tuple[int, Rows]]  # a query and its result
 
     def run(self, query: str, seconds: float, most: int, read: Callable[[int, Rows, Any], T]) -> T:
         """What `read` makes of a query's result: how many columns it has, its first rows, and a cursor at those behind.
@@ -72,19 +71,18 @@ class Database(Protocol):
 
 
 def fetched(database: Database, query: str, seconds: float, most: int) -> tuple[int, Rows]:
-    """The whole result of a query: how many columns, and the rows; the last few are kept.
+    """The whole result of a query: how many columns, and the rows. The last is kept: a group has one reference.
 
     Raises:
         QueryFailed: if it gives none, or more than `most` rows.
     """
-    known = database.results.get(query)
-    if known is None:
+    kept, known = database.last
+    if kept != query:
+        database.last = None, (0, [])  # what comes may stand where it has stood
         known = database.run(query, seconds, most + 1, _whole)
     if len(known[1]) > most:
         raise QueryFailed(f"gives more than {most} rows")
-    database.results[query] = known
-    if len(database.results) > RESULTS:
-        del database.results[next(iter(database.results))]
+    database.last = query, known
     return known
 
 
@@ -160,7 +158,7 @@ class Sqlite:
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self.results: dict[str, tuple[int, Rows]] = {}
+        self.last: tuple[str | None, tuple[int, Rows]] = None, (0, [])
         self._connection = connection
         self._until = 0.0
         (settings,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE sql LIKE '%pragma%'").fetchone()
@@ -300,7 +298,7 @@ class DuckDB:
     def __init__(self, connection: Any) -> None:
         import duckdb
 
-        self.results: dict[str, tuple[int, Rows]] = {}
+        self.last: tuple[str | None, tuple[int, Rows]] = None, (0, [])
         self._connection = connection
         self._failures = (duckdb.Error, RuntimeError, ValueError, MemoryError)
         self._alarm = Alarm(connection.interrupt)

@@ -11,7 +11,7 @@ from guerdon.core.errors import Abstain, MissingExtra
 from guerdon.core.parsing import Completion
 from guerdon.rewards.sql.databases import AT_ONCE, QueryFailed, Rows, System, fetched, opened, pieces
 from guerdon.rewards.sql.reading import LONGEST, ordered, query_in, reference
-from guerdon.rewards.sql.results import at_once, difference
+from guerdon.rewards.sql.results import difference, same
 
 Order = Literal["ignore", "keep", "as_asked"]
 
@@ -135,12 +135,8 @@ def compared(
     def unlike(columns: int, first: Rows, cursor: Any) -> str | None:
         if columns != width:
             return f"gives {columns} columns, not {width}"
-        if len(first) < AT_ONCE and not tolerance:
-            if first == expected:
-                return None
-            told, reason = (False, None) if keep else at_once(expected, first)
-            if told:
-                return reason
+        if len(first) < AT_ONCE and (first == expected or (not keep and same(expected, first))):
+            return None
         return difference(expected, pieces(first, cursor), ordered=keep, tolerance=tolerance)
 
     try:
