@@ -70,6 +70,11 @@ def batches(draw, size=1.0, holes=True):
     }
 
 
+def behind(d):
+    """Completions, and answers behind them of which the same tokens are there."""
+    return d["logp"], d["old_logp"], d["advantages"], d["mask"], d["values"], d["mask"]
+
+
 def bellman(d, **chosen):
     columns = (d["logits"], d["values"], d["ids"], d["advantages"], d["mask"])
     return bellman_loss(*columns, reference=d["teacher"], **chosen)
@@ -177,29 +182,12 @@ LOSSES = {
         ["logp"],
     ),
     "answer": (
-        lambda d, **chosen: answer_policy_gradient(
-            d["logp"],
-            d["old_logp"],
-            d["advantages"],
-            d["mask"],
-            d["values"],
-            d["mask"],
-            rows=d["mask"].any(1),
-            **chosen,
-        ),
+        lambda d, **chosen: answer_policy_gradient(*behind(d), rows=d["mask"].any(1), **chosen),
         ["logp", "values"],
     ),
     "answer bound": (
         lambda d, **chosen: answer_bound_policy_gradient(
-            d["logp"],
-            d["old_logp"],
-            d["advantages"],
-            d["mask"],
-            d["values"],
-            d["mask"],
-            rows=d["mask"].any(1),
-            groups=d["groups"],
-            **chosen,
+            *behind(d), rows=d["mask"].any(1), groups=d["groups"], **chosen
         ),
         ["logp", "values"],
     ),

@@ -255,6 +255,17 @@ def test_both_terms_learn_what_the_first_alone_does_not(setting, tmp_path):
     assert ends[1.0] > ends[0.0] + 1.0
 
 
+def test_the_bound_is_learned_by_the_recipe_of_the_page(setting, tmp_path):
+    """Reward, credit and objective of JEPO together: of a group, the thoughts count that make the answer likely."""
+    of = setting(
+        objective=BOUND, group=8, steps=25, sampling={"max_tokens": 3}, keep={"checkpoint_every": 100}, baseline="none",
+        reward=[{"part": "likelihood.bound", "marginal": True, "lead": "="}],
+    )  # fmt: skip
+    loop.train(of, tmp_path / "run")
+    said = [record["answer_logp"] for record in metrics(tmp_path / "run")]
+    assert np.mean(said[-3:]) > -0.5 > -2.0 > said[0]
+
+
 def test_a_run_goes_on_bit_for_bit(setting, tmp_path, monkeypatch):
     of = setting(
         sampling={"max_tokens": 4}, steps=3, batch={"prompts": 2, "passes": 2, "micro": 50},

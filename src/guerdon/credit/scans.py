@@ -149,6 +149,8 @@ def scan(terms: Float[Tensor, "n t"], flow: float | Float[Tensor, "n t"]) -> Flo
 
     By doubling: after k rounds, Gₜ holds the first 2ᵏ of its terms. It ends early where what is left has decayed
     below the square of the resolution of the numbers.
+
+    Source: the parallel prefix of Hillis and Steele, "Data Parallel Algorithms" (CACM 29, 1986).
     """
     width, step, least = terms.shape[1], 1, torch.finfo(terms.dtype).eps ** 2
     spare = torch.empty_like(terms)

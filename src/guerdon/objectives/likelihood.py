@@ -134,11 +134,12 @@ def answer_policy_gradient(
     >>> answer_policy_gradient(half, half, one, here, 2 * half, here, rows=here[0])[0]  # −1 − 2 log ½
     tensor(0.3863)
     """
+    if denominator is None:
+        denominator = float(rows.sum().clamp(min=1))
     there = answer_mask & rows[:, None]
-    return _both(
-        (logp, old_logp, advantages, mask), answer_logp, there, answer_weights(answer_logp, there, kind=kind),
-        rows=rows, coefficient=coefficient, clip=clip, kl=kl, denominator=denominator,
-    )  # fmt: skip
+    first, sums = policy_gradient(logp, old_logp, advantages, mask, clip=clip, kl=kl, denominator=denominator)
+    second, said = _fitted(answer_logp, there, answer_weights(answer_logp, there, kind=kind), coefficient, denominator)
+    return first + second, sums | said
 
 
 def answer_bound_policy_gradient(
@@ -182,37 +183,28 @@ def answer_bound_policy_gradient(
     >>> answer_bound_policy_gradient(half, half, one, here, 2 * half, here, rows=here[0], groups=torch.tensor([7]))[0]
     tensor(0.3863)
     """
-    there = answer_mask & rows[:, None]
-    return _both(
-        (logp, old_logp, advantages, mask), answer_logp, there,
-        answer_weights(answer_logp, there, kind="group-bound", groups=groups, rows=rows),
-        rows=rows, coefficient=coefficient, clip=clip, kl=kl, denominator=denominator,
-    )  # fmt: skip
-
-
-def _both(
-    thoughts: tuple[Tensor, Tensor, Tensor, Tensor],
-    answer_logp: Float[Tensor, "n a"],
-    there: Bool[Tensor, "n a"],
-    weights: Float[Tensor, "n a"],
-    *,
-    rows: Bool[Tensor, "n"],
-    coefficient: float,
-    clip: Rule,
-    kl: Float[Tensor, "n t"] | None,
-    denominator: float | Float[Tensor, ""] | None,
-) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """The loss of the thoughts' log-probabilities, old ones, advantages and mask, and of weighted answers."""
-    if coefficient < 0:
-        raise ValueError(f"coefficient must not be negative, got {coefficient}")
     if denominator is None:
         denominator = float(rows.sum().clamp(min=1))
-    first, sums = policy_gradient(*thoughts, clip=clip, kl=kl, denominator=denominator)
-    second, _ = policy_gradient(
-        answer_logp, answer_logp, coefficient * weights, there, clip=reinforce, denominator=denominator
-    )
-    likely = torch.where(there, answer_logp.detach(), 0.0).sum()
-    return first + second, sums | {"answers": there.any(1).sum().to(likely), "answer_logp": likely}
+    there = answer_mask & rows[:, None]
+    weights = answer_weights(answer_logp, there, kind="group-bound", groups=groups, rows=rows)
+    first, sums = policy_gradient(logp, old_logp, advantages, mask, clip=clip, kl=kl, denominator=denominator)
+    second, said = _fitted(answer_logp, there, weights, coefficient, denominator)
+    return first + second, sums | said
+
+
+def _fitted(
+    logp: Float[Tensor, "n a"],
+    mask: Bool[Tensor, "n a"],
+    weights: Float[Tensor, "n a"],
+    coefficient: float,
+    denominator: float | Float[Tensor, ""],
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """The loss by which answers are learned, each token by its weight; how many there are, and how likely."""
+    if coefficient < 0:
+        raise ValueError(f"coefficient must not be negative, got {coefficient}")
+    loss, _ = policy_gradient(logp, logp, coefficient * weights, mask, clip=reinforce, denominator=denominator)
+    likely = torch.where(mask, logp.detach(), 0.0).sum()
+    return loss, {"answers": mask.any(1).sum().to(likely), "answer_logp": likely}
 
 
 def perplexity(logp: Float[Tensor, "n t"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n"]:

@@ -121,9 +121,9 @@ def bound(
         marginal: Rᵢ = G (R − log (1/(G−1)) Σⱼ≠ᵢ exp Sⱼ)
 
     By Jensen's inequality at least the mean of the log-probabilities, and equal to it where they are all equal. All
-    rollouts of a group have the same. What each adds to it is a reward with the same policy gradient and less variance:
-    what is taken away does not depend on zᵢ, and G makes of the mean over rollouts that over groups. Neither is to be
-    compared within the group again: give credit with `baseline='none', scale='none'`. The gradient's second term is
+    rollouts of a group have the same. What each adds to it has the same policy gradient, G times, so that the mean over
+    rollouts is that over groups: what is taken away does not depend on zᵢ. Neither is to be compared within the group
+    again: give credit with `baseline='none', scale='none'`. The gradient's second term is
     `objectives.answer_bound_policy_gradient`.
 
     Args:
