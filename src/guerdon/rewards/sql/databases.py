@@ -76,10 +76,10 @@ def fetched(database: Database, query: str, seconds: float, most: int) -> tuple[
     Raises:
         QueryFailed: if it gives none, or more than `most` rows.
     """
-    kept, known = database.last
-    if kept != query:
+    kept = database.last[0] == query
+    if not kept:
         database.last = None, (0, [])  # what comes may stand where it has stood
-        known = database.run(query, seconds, most + 1, _whole)
+    known = database.last[1] if kept else database.run(query, seconds, most + 1, _whole)
     if len(known[1]) > most:
         raise QueryFailed(f"gives more than {most} rows")
     database.last = query, known
