@@ -1,15 +1,15 @@
 """`sql.execution` against executing and fetching both queries, on a connection that is open already.
 
-    python benchmarks/sql_execution.py [--seconds 0.2] [--rounds 25] [--group 1]
+    python benchmarks/sql_execution.py [--seconds 0.2] [--rounds 25] [--group 1] [--system duckdb] [--rows 1000]
 
 Prints a line of JSON for each system and shape of result: microseconds of computing per row of the batch and
 their ratio, medians over rounds in which the two take turns. So many answers in turn have one reference as
 `--group` says, eight, as in training; other than that no query comes twice, so that neither a result nor a
 prepared statement is one that was kept, and with `--group 1` none does. Each size has a table of its own, and one
 of the same rows shuffled: "ordered" has both results in the same order, "shuffled" has the second from the
-shuffled table, and so have "repeating", of which no column tells rows apart, though together they do, and
-"twice", which has each row twice. These queries do nothing but read; "grouped" counts 1 000 shuffled rows in as
-many groups as there are rows in the result.
+shuffled table, and so have "repeating", of which no column tells rows apart, though together they do, "twice",
+which has each row twice, and "tenth", which has every ninth twice. These queries do nothing but read; "grouped"
+counts 1 000 shuffled rows in as many groups as there are rows in the result.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ import numpy as np
 
 from guerdon.rewards import sql
 
+SYSTEMS = ("sqlite", "duckdb")
 SIZES = (10, 1000, 10_000, 100_000)
-SHAPES: dict[str, Callable[[int], tuple[int, str, float]]] = {
-    "repeating": lambda k: (k % 30, f"name {k % 31}", k % 32 / 3),
-    "twice": lambda k: (k // 2, f"name {k // 2}", k // 2 / 3),
+SHAPES: dict[str, Callable[[int, int], tuple[int, str, float]]] = {
+    "repeating": lambda k, size: (k % 30, f"name {k % 31}", k % 32 / 3),
+    "twice": lambda k, size: (k // 2, f"name {k // 2}", k // 2 / 3),
+    "tenth": lambda k, size: (k % (size - size // 10), f"name {k % (size - size // 10)}", 1 / 3),
 }
-SHAPED = (("repeating", 1000), ("twice", 1000), ("twice", 100_000))
+SHAPED = (("repeating", 1000), *itertools.product(("twice", "tenth"), (1000, 100_000)))
 
 
 def fill(connection: Any, name: str, rows: list[tuple[int, str, float]]) -> None:
@@ -108,15 +110,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="of each turn")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--group", type=int, default=8, help="answers that have one reference")
+    parser.add_argument("--system", choices=SYSTEMS, action="append", help="which systems; all, if none is named")
+    parser.add_argument("--rows", type=int, choices=SIZES, action="append", help="which sizes of results")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for system in ("sqlite", "duckdb"):
+        for system in arguments.system or SYSTEMS:
             path = str(Path(folder, f"{system}.db"))
             writing: Any = sqlite3.connect(path) if system == "sqlite" else duckdb.connect(path)
             for size in SIZES:
                 fill(writing, f"rows_{size}", [(k, f"name {k * 7919 % size}", k / 3) for k in range(size)])
             for shape, size in SHAPED:
-                fill(writing, f"{shape}_{size}", [SHAPES[shape](k) for k in range(size)])
+                fill(writing, f"{shape}_{size}", [SHAPES[shape](k, size) for k in range(size)])
             writing.close()
             reading: Any = (
                 sqlite3.connect(path)
@@ -126,6 +130,8 @@ def main() -> None:
             judge = sql.execution(system=system, seconds=60.0).evaluate
             cases = [(order, size) for size in SIZES for order in ("ordered", "shuffled")]
             for order, size in (*cases, *SHAPED, ("grouped", 10), ("grouped", 100)):
+                if size not in (arguments.rows or (size,)):
+                    continue
                 asked = partial(queries, rows=size, order=order, group=arguments.group)
                 ours, theirs = ways(judge, reading, path, asked)
                 ours(0)
