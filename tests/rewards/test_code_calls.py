@@ -60,6 +60,12 @@ def test_tuples_are_lists_and_numbers_have_a_tolerance():
     assert outcomes(third, "f", [[1]], [0.3333], tolerance=1e-5)[0] == 0
 
 
+def test_a_test_may_expect_nan():
+    mean = "def mean(xs):\n    return sum(xs) / len(xs) if xs else float('nan')"
+    assert outcomes(mean, "mean", ["[]", "[1]"], ["NaN", "1"])[0] == 1
+    assert outcomes(mean, "mean", [[[]], [[1]]], [float("nan")] * 2)[0] == 0
+
+
 def test_what_a_call_does_to_its_arguments_stays_where_it_is():
     shared = [3, 1, 2]
     inputs = [[shared], [shared]]

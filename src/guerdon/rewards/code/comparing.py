@@ -52,8 +52,8 @@ def same_data(value: Any, expected: Any, tolerance: float | None) -> bool:
     """Whether two values are equal as plain data.
 
     Lists, tuples and arrays of the same items are the same, at every depth: JSON, which tests are written in, has
-    one kind only. Everything else is compared by `==`, and with a tolerance two numbers by `near`, unless both
-    are whole.
+    one kind only. NaN is the same as NaN, or no program could give what a test expects. Everything else is
+    compared by `==`, and with a tolerance two numbers by `near`, unless both are whole.
 
     >>> same_data([(1, 2.0)], [[1, 2]], None), same_data(0.1 + 0.2, 0.3, 1e-9), same_data({1, 2}, [1, 2], None)
     (True, True, False)
@@ -64,9 +64,14 @@ def same_data(value: Any, expected: Any, tolerance: float | None) -> bool:
         return len(value) == len(expected) and all(map(same_data, value, expected, [tolerance] * len(value)))
     if isinstance(value, dict) and isinstance(expected, dict):
         return value.keys() == expected.keys() and all(same_data(value[k], expected[k], tolerance) for k in value)
-    if tolerance is not None and _real(value) and _real(expected) and float in (type(value), type(expected)):
-        return bool(value == expected) or near(value, expected, tolerance)
-    return equal(value, expected)
+    if equal(value, expected) or (_nan(value) and _nan(expected)):
+        return True
+    numbers = _real(value) and _real(expected) and float in (type(value), type(expected))
+    return numbers and tolerance is not None and near(value, expected, tolerance)
+
+
+def _nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value
 
 
 def _real(value: Any) -> bool:
