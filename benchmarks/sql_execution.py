@@ -8,8 +8,8 @@ their ratio, medians over rounds in which the two take turns. So many answers in
 prepared statement is one that was kept, and with `--group 1` none does. Each size has a table of its own, and one
 of the same rows shuffled: "ordered" has both results in the same order, "shuffled" has the second from the
 shuffled table, and so have "repeating", of which no column tells rows apart, though together they do, "twice",
-which has each row twice, and "tenth", which has every ninth twice. These queries do nothing but read; "grouped"
-counts 1 000 shuffled rows in as many groups as there are rows in the result.
+which has each row twice, and "tenth", a tenth of whose rows has come before. These queries do nothing but read;
+"grouped" counts 1 000 shuffled rows in as many groups as there are rows in the result.
 """
 
 from __future__ import annotations

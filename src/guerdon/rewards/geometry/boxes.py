@@ -23,7 +23,7 @@ Edges = Literal["continuous", "pixels"]
 
 FARTHEST = 1e100  # three extents of this size still have a product
 THINNEST = 1e-100  # and three of this one
-BLOCK = 12_000  # rows at a time, so that what is between two operations stays in the cache
+BLOCK = 16_000  # rows at a time, so that what is between two operations stays in the cache
 
 
 def _in_blocks(measure: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,10 +149,13 @@ def inside(points: Points, boxes: Boxes) -> Bool[np.ndarray[Any, Any], "*n"]:
 
     Source: the hit of GUI-G1 (arXiv 2505.15810).
     """
-    within: Any = True
+    within = []
     for place, low, high in zip(_along(points), *_columns(boxes), strict=True):
-        within = within & (low <= place) & (place <= high) & _extends(high - low)
-    return np.asarray(within)
+        between = low <= place
+        between &= place <= high
+        between &= _extends(high - low)
+        within.append(between)
+    return np.asarray(functools.reduce(operator.iand, within))
 
 
 @_in_blocks
@@ -181,11 +184,10 @@ def gaussian(points: Points, boxes: Boxes, *, spread: float = 0.5) -> Values:
     Source: the point reward of GUI-G² (arXiv 2507.15846); the proximity of Sweet Spot Learning (2601.22491).
     """
     _positive(spread)
-    known: Any = True
-    squares = []
+    whole, squares = [], []
     for place, low, high in zip(_along(points), *_columns(boxes), strict=True):
         size = high - low
-        known = known & _extends(size)
+        whole.append(_extends(size))
         away = place - low
         away /= size
         away -= 0.5
@@ -194,7 +196,7 @@ def gaussian(points: Points, boxes: Boxes, *, spread: float = 0.5) -> Values:
     total = functools.reduce(operator.iadd, squares)
     total *= -0.5 / max(spread, THINNEST) ** 2
     value = np.exp(total)
-    return _floored(value, known & (value <= 1.0))
+    return _floored(value, functools.reduce(operator.iand, whole) & (value <= 1.0))
 
 
 @_in_blocks
@@ -350,7 +352,9 @@ def _along(points: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _extends(size: Any, edges: Edges = "continuous") -> Any:
     """Whether an extent is one: not NaN, not negative, not boundless."""
-    return ((size >= THINNEST) if edges == "continuous" else (size >= 0)) & (size <= FARTHEST)
+    extends = size >= (THINNEST if edges == "continuous" else 0)
+    extends &= size <= FARTHEST
+    return extends
 
 
 def _floored(values: Any, known: Any) -> np.ndarray[Any, Any]:
