@@ -480,6 +480,35 @@ def test_duckdb_divides_by_zero_and_the_same_query_is_right():
     assert "(1,)" in score("SELECT 1", "SELECT 0 / 0", system="duckdb")[1]["reason"]
 
 
+@pytest.mark.parametrize("tolerance", [0.0, 1e-9])
+@pytest.mark.parametrize("order", ["ignore", "keep"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "[a, (a - a) / 0]",
+        "{'x': a, 'y': [0 / 0]}",
+        "MAP {a: a}",
+        "array_value(0 / 0, a)",
+        "DATE '2020-01-01' + a",
+        "[a::HUGEINT]",
+    ],
+)
+def test_cells_of_any_type_of_duckdb_equal_themselves(cell, order, tolerance):
+    query = f"SELECT {cell} AS x FROM t"
+    options = {"system": "duckdb", "order": order, "tolerance": tolerance}
+    assert score(f"{query} ORDER BY a", f"{query} ORDER BY a", **options)[0] == 1.0
+    assert score(f"{query} ORDER BY a DESC", f"{query} ORDER BY a", **options)[0] == (order == "ignore")
+    assert score(f"{query} WHERE a < 3 UNION ALL {query} WHERE a < 2", query, **options)[0] == 0.0
+
+
+def test_nested_cells_are_equal_as_in_python():
+    expected = [([1, 2], {"x": 1, "y": [NAN[0]]}), ([1, 2], None)]
+    answer = [([1.0, 2.0], None), ([1, 2], {"y": [NAN[1]], "x": 1.0})]
+    assert difference(expected, iter([answer]), ordered=False) is None
+    assert difference(expected, iter([[answer[0], ([2, 1], answer[1][1])]]), ordered=False)
+    assert difference(expected, iter([[answer[0], ([1, 2], {"x": 1, "z": [NAN[0]]})]]), ordered=False)
+
+
 def test_rows_with_lists_are_not_expected_where_there_are_none():
     assert difference([([1], 2), ([2], 1)], iter([[([2], 1), ([1], 2)]]), ordered=False) is None
     for rows in ([(1,), (2,)], [(1,), (1,)]):

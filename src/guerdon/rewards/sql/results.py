@@ -17,11 +17,18 @@ STEP = 16  # one row of so many is looked at for how long they are
 SOME = 16  # rows at the beginning, and as many behind them, that are looked at to see what repeats
 
 
+_NESTED = {list, tuple, dict}  # lists, arrays, structures and maps, of DuckDB
+
+
 class _Special(Enum):
     NAN = "nan"  # which equals itself, as databases have it
 
     def __repr__(self) -> str:
         return self.value
+
+
+class _Parts(tuple[Any, ...]):
+    """What was nested, and can be hashed."""
 
 
 def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, tolerance: float = 0.0) -> str | None:
@@ -49,14 +56,14 @@ def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, toleran
     else:
         return None if alike == len(expected) else f"has {alike} rows, not {len(expected)}"
     rest, others = expected[alike:], chain([piece], pieces)
-    # Sorted lists are compared sooner than sets are made: of 100 000 rows in two thirds of the time, or in half.
+    # Sorted lists are compared sooner than sets are made, and in half the time of counting where rows repeat.
     if not ordered and not tolerance and piece[0] in rest and (place := _telling(_some(rest))) is not None:
         rows, whole = _gathered(others, len(rest))
         if whole and _sorted_alike(rest, rows, place):
             return None
         others = chain([rows], others)
     cells = list(chain.from_iterable(rest))
-    if any(map(ne, cells, cells)):
+    if any(map(ne, cells, cells)) or not _NESTED.isdisjoint(map(type, cells)):
         begun = chain([_settled(expected[:alike])], map(_settled, others))
         return difference(_settled(expected), begun, ordered=ordered, tolerance=tolerance)
     if tolerance:
@@ -122,19 +129,16 @@ def _sorted_alike(expected: Rows, rows: Rows, place: int) -> bool:
         return False
 
 
-def _unmatched(expected: list[Any], pieces: Iterator[list[Any]]) -> str | None:
+def _unmatched(expected: Rows, pieces: Iterator[Rows]) -> str | None:
     """What is not the same in two multisets."""
-    try:
-        left = set(expected)
-    except TypeError:  # lists and structures, of DuckDB
-        return _unmatched(list(map(repr, expected)), (list(map(repr, rows)) for rows in pieces))
+    left = set(expected)
     try:
         return _miscounted(expected, pieces) if len(left) < len(expected) else _missing(expected, left, pieces)
     except TypeError:
         return "has rows with lists or structures, which are not expected"
 
 
-def _missing(expected: list[Any], left: set[Any], pieces: Iterator[list[Any]]) -> str | None:
+def _missing(expected: Rows, left: set[Any], pieces: Iterator[Rows]) -> str | None:
     """The same where no row repeats: those that come are taken from the set of those that are expected."""
     count = 0
     for piece in pieces:
@@ -146,7 +150,7 @@ def _missing(expected: list[Any], left: set[Any], pieces: Iterator[list[Any]]) -
     return _lacking(len(expected) - count)
 
 
-def _miscounted(expected: list[Any], pieces: Iterator[list[Any]]) -> str | None:
+def _miscounted(expected: Rows, pieces: Iterator[Rows]) -> str | None:
     """The same where rows repeat: those that come are counted on top of those that are expected."""
     counts = Counter(expected)
     wanted = list(counts.values())
@@ -177,8 +181,16 @@ def _gathered(pieces: Iterator[Rows], most: int) -> tuple[Rows, bool]:
 
 
 def _settled(rows: Rows) -> Rows:
-    """Rows with what equals itself in place of NaN."""
-    return [tuple(_Special.NAN if cell != cell else cell for cell in row) for row in rows]
+    """Rows of cells that equal themselves and can be hashed."""
+    return [tuple(map(_settle, row)) for row in rows]
+
+
+def _settle(cell: Any) -> Any:
+    if isinstance(cell, dict):
+        cell = sorted(cell.items(), key=repr)
+    if isinstance(cell, (list, tuple)):
+        return _Parts(map(_settle, cell))
+    return _Special.NAN if cell != cell else cell
 
 
 def _lacking(rows: int) -> str | None:
