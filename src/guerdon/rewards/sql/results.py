@@ -16,7 +16,6 @@ MOST = 64 << 20  # characters and bytes of a result that is not compared row by 
 STEP = 16  # one row of so many is looked at for how long they are
 SOME = 16  # rows at the beginning, and as many behind them, that are looked at to see what repeats
 
-
 _NESTED = {list, tuple, dict}  # lists, arrays, structures and maps, of DuckDB
 
 
