@@ -501,6 +501,46 @@ def test_cells_of_any_type_of_duckdb_equal_themselves(cell, order, tolerance):
     assert score(f"{query} WHERE a < 3 UNION ALL {query} WHERE a < 2", query, **options)[0] == 0.0
 
 
+CELLS = [
+    "a",
+    "b",
+    "a % 3",
+    "a / 3",
+    "CASE WHEN a % 4 <> 0 THEN a END",
+    "CASE WHEN a % 5 = 0 THEN 'nan'::DOUBLE ELSE a / 2 END",
+    "[a % 2, a % 5]",
+    "{'x': a % 3}",
+    "(a / 7)::DECIMAL(6, 2)",
+    "DATE '2020-01-01' + a",
+]
+
+
+@pytest.mark.parametrize("rows", [5, 50, 1500])
+def test_duckdb_itself_says_the_same_of_two_results(rows):
+    rng = random.Random(rows)
+    verdicts = Counter()
+    for kinds in (4, rows, 10 * rows):
+        schema = (
+            f"CREATE TABLE t AS SELECT (hash(range) % {kinds})::INTEGER AS a, 'text ' || hash(range) % 3 AS b "
+            f"FROM range({rows}); CREATE TABLE s AS SELECT * FROM t ORDER BY hash(rowid + 7)"
+        )
+        connection = duckdb.connect()
+        connection.execute(schema)
+        for _ in range(12):
+            cells = ", ".join(rng.sample(CELLS, rng.randint(1, 3)))
+            gold, shuffled = f"SELECT {cells} FROM t", f"SELECT {cells} FROM s"
+            less = f"{shuffled} WHERE rowid <> {rng.randrange(rows)}"
+            for answer in (shuffled, less, f"{less} UNION ALL ({shuffled} LIMIT 1)", f"SELECT DISTINCT {cells} FROM s"):
+                apart = [
+                    connection.execute(f"SELECT count(*) FROM (({one}) EXCEPT ALL ({other}))").fetchone()[0]
+                    for one, other in ((gold, answer), (answer, gold))
+                ]
+                said = score(answer, gold, {"schema": schema}, system="duckdb")[0]
+                assert said == (apart == [0, 0])
+                verdicts[said] += 1
+    assert min(verdicts[0.0], verdicts[1.0]) > 20
+
+
 def test_nested_cells_are_equal_as_in_python():
     expected = [([1, 2], {"x": 1, "y": [NAN[0]]}), ([1, 2], None)]
     answer = [([1.0, 2.0], None), ([1, 2], {"y": [NAN[1]], "x": 1.0})]
