@@ -13,7 +13,6 @@ from guerdon.core.parsing import shown
 from guerdon.rewards.sql.databases import Rows
 
 MOST = 64 << 20  # characters and bytes of a result that is not compared row by row as it comes
-STEP = 16  # one row of so many is looked at for how long they are
 SOME = 16  # rows at the beginning, and as many behind them, that are looked at to see what repeats
 
 _NESTED = {list, tuple, dict}  # lists, arrays, structures and maps, of DuckDB
@@ -173,7 +172,7 @@ def _gathered(pieces: Iterator[Rows], most: int) -> tuple[Rows, bool]:
     size = 0
     for piece in pieces:
         rows += piece
-        size += STEP * sum(len(cell) for row in piece[::STEP] for cell in row if isinstance(cell, (str, bytes)))
+        size += sum([len(cell) for row in piece for cell in row if type(cell) is str or type(cell) is bytes])
         if len(rows) > most or size > MOST:
             return rows, False
     return rows, True
