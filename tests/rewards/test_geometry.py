@@ -556,3 +556,20 @@ def test_views_are_ranked_by_their_worth():
         geometry.view_worth(text, coverage, picture, weights=(1, 0, 0))
     with pytest.raises(ValueError, match="keep"):
         geometry.top_views(worth, keep=0)
+
+
+def test_edges_are_inside_and_what_is_behind_them_is_not():
+    box = np.array([1.0, 2.0, 4.0, 6.0])
+    for x, y in ((1, 3), (4, 3), (2, 2), (2, 6), (1, 2), (4, 6)):
+        assert geometry.inside(np.array([x, y], float), box)
+    for x, y in ((0.9, 3), (4.1, 3), (2, 1.9), (2, 6.1)):
+        assert not geometry.inside(np.array([x, y]), box)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_box_that_is_broken_along_one_axis_has_no_point_near_it(axis):
+    boxes = np.tile([0.0, 0.0, 4.0, 4.0], (3, 1))
+    boxes[1, axis], boxes[2, axis + 2] = 5.0, np.inf
+    points = np.full((3, 2), 4.0)
+    assert (geometry.gaussian(points, boxes) > 0).tolist() == [True, False, False]
+    assert geometry.inside(points, boxes).tolist() == [True, False, False]
