@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
@@ -23,7 +24,9 @@ from guerdon.algebra import spec
 from guerdon.core.errors import Abstain
 from guerdon.core.rollouts import Rollouts
 from guerdon.rewards import sql
-from guerdon.rewards.sql.databases import Alarm, QueryFailed, fetched, opened
+from guerdon.rewards.sql import databases
+from guerdon.rewards.sql.columns import Columns
+from guerdon.rewards.sql.databases import Alarm, Known, QueryFailed, fetched, opened
 from guerdon.rewards.sql.reading import ordered, query_in
 from guerdon.rewards.sql.results import difference, same
 
@@ -127,7 +130,7 @@ def test_a_query_that_does_more_than_read_gets_the_floor_and_changes_nothing(sys
 def test_settings_of_duckdb_are_locked():
     database = opened(SHOP, "duckdb", "")
     with pytest.raises(QueryFailed, match="locked"):
-        database.run("SELECT 1", 5.0, 1, lambda *result: database._connection.execute("SET threads = 2"))
+        database.run("SELECT 1", 5.0, 1, lambda *result: database._connection.execute("SET threads = 2"), False)
 
 
 def test_a_view_is_no_way_to_a_pragma():
@@ -311,11 +314,11 @@ def test_the_reference_before_is_let_go_before_the_next_is_fetched(shop_file, mo
     base = opened(str(path), system, "")
     rows = Kept([(1,)])
     watched = weakref.ref(rows)
-    base.last = "SELECT 1 AS before", (1, rows)
+    base.last = Known("SELECT 1 AS before", 1, rows)
     del rows
     run, alive = base.run, []
     monkeypatch.setattr(base, "run", lambda *asked: alive.append(watched()) or run(*asked))
-    assert fetched(base, "SELECT 2", 5.0, 10) == (1, [(2,)])
+    assert fetched(base, "SELECT 2", 5.0, 10)[:3] == ("SELECT 2", 1, [(2,)])
     assert alive == [None]
 
 
@@ -393,12 +396,12 @@ def test_results_are_compared_as_multisets_however_they_come(expected, other, si
 
 @given(tables, tables)
 def test_results_that_come_at_once_are_compared_as_multisets_too(expected, other):
-    assert same(expected, other) == (Counter(expected) == Counter(other))
+    assert same(expected, other, ordered=False) == (Counter(expected) == Counter(other))
 
 
 @given(tables, st.randoms(use_true_random=False))
 def test_the_same_rows_in_another_order_are_the_same_at_once(rows, rng):
-    assert same(rows, rng.sample(rows, len(rows)))
+    assert same(rows, rng.sample(rows, len(rows)), ordered=False)
 
 
 SHAPES = {
@@ -427,7 +430,7 @@ def test_large_results_are_compared_as_multisets_in_whatever_way_is_quick(shape)
         ):
             pieces = iter([answer[k : k + 512] for k in range(0, len(answer), 512)])
             assert difference(rows, pieces, ordered=False) == reason
-            assert same(rows, answer) == (reason is None)
+            assert same(rows, answer, ordered=False) == (reason is None)
 
 
 def test_a_result_is_not_gathered_that_has_more_rows_than_expected_or_longer_ones(monkeypatch):
@@ -517,10 +520,11 @@ CELLS = [
 ]
 
 
-@pytest.mark.parametrize("rows", [5, 50, 1500])
-def test_duckdb_itself_says_the_same_of_two_results(rows):
+@pytest.mark.parametrize("rows", [5, 50, 200, 1500])
+def test_duckdb_itself_says_the_same_of_two_results(rows, monkeypatch):
+    monkeypatch.setattr(databases, "QUICK", 4.0)
     rng = random.Random(rows)
-    verdicts = Counter()
+    verdicts, ways = Counter(), Counter()
     for kinds in (4, rows, 10 * rows):
         schema = (
             f"CREATE TABLE t AS SELECT (hash(range) % {kinds})::INTEGER AS a, 'text ' || hash(range) % 3 AS b "
@@ -540,7 +544,170 @@ def test_duckdb_itself_says_the_same_of_two_results(rows):
                 said = score(answer, gold, {"schema": schema}, system="duckdb")[0]
                 assert said == (apart == [0, 0])
                 verdicts[said] += 1
+                ways[type(opened({"schema": schema}, "duckdb", "").last.result)] += 1
     assert min(verdicts[0.0], verdicts[1.0]) > 20
+    assert (ways[Columns] > 20) == (rows == 200)
+
+
+MANY = {"schema": "CREATE TABLE t AS SELECT range AS a, 'text ' || range % 50 AS b, range / 3 AS c FROM range(200)"}
+ALL = "SELECT * FROM t"
+
+
+@pytest.fixture
+def bulk(monkeypatch):
+    """For each query from here on whether columns were asked for; the reference `ALL` is known, as columns."""
+    monkeypatch.setattr(databases, "QUICK", 4.0)
+    base = opened(MANY, "duckdb", "")
+    for gold in (f"{ALL} WHERE a >= 0", ALL):
+        score("SELECT 1", gold, MANY, system="duckdb")
+    assert isinstance(base.last.result, Columns)
+    base.last = base.last._replace(seconds=0.0)
+    asked, run = [], base._run
+    monkeypatch.setattr(base, "_run", lambda *others: asked.append(others[-1]) or run(*others))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("cells", "plain"),
+    [
+        ("a, b, c", True),
+        ("(a % 99)::TINYINT, (a::UBIGINT << 56), -a::BIGINT, (a / 7)::FLOAT, a % 2 = 0, -0.0::DOUBLE", True),
+        ("CASE WHEN a % 3 > 0 THEN a END, CASE WHEN a % 3 > 1 THEN b END, CASE WHEN a % 5 > 0 THEN c END", True),
+        ("CASE WHEN a % 3 > 0 THEN a > 5 END, NULL::VARCHAR, NULL::INTEGER, 'infinity'::DOUBLE", True),
+        ("a AS x, b AS X", False),
+        ("sum(a) OVER ()", False),
+        ("(a / 7)::DECIMAL(9, 2)", False),
+        ("DATE '2020-01-01' + a::INTEGER", False),
+        ("[a], {'x': b}", False),
+        ("b::BLOB", False),
+    ],
+)
+def test_columns_are_what_rows_are(cells, plain, monkeypatch):
+    monkeypatch.setattr(databases, "QUICK", 4.0)
+    base = opened(MANY, "duckdb", "")
+    query = f"SELECT {cells} FROM t"
+    width, rows = base.run(query, 5.0, 500, lambda width, rows, cursor: (width, rows), False)
+    also, result = base.run(query, 5.0, 500, lambda width, rows, cursor: (width, rows), True)
+    assert isinstance(result, Columns) == plain
+    assert also == width == len(rows[0])
+    result = result.rows if plain else result
+    assert result == rows
+    assert [tuple(map(type, row)) for row in result] == [tuple(map(type, row)) for row in rows]
+    few = base.run(query, 5.0, 150, lambda width, rows, cursor: rows, True)
+    assert (few.rows if plain else few) == rows[:150]
+
+
+PLAIN = {
+    np.dtype(np.int32): st.integers(-2, 2),
+    np.dtype(np.int64): st.sampled_from([0, 1, 2**53, 2**53 + 1, -(2**63)]),
+    np.dtype(np.uint64): st.sampled_from([0, 1, 2**63, 2**64 - 1]),
+    np.dtype(np.float32): st.sampled_from([0.0, -0.0, 0.5, math.inf]),
+    np.dtype(np.float64): st.sampled_from([0.0, -0.0, 1.0, 2.0**53, -math.inf]),
+    np.dtype(bool): st.booleans(),
+    np.dtype(object): st.sampled_from(["", "x", "y"]),
+}
+
+
+def columns(rows, types):
+    """As DuckDB gives them: masked where there is NULL, which in a column of text also stands as None."""
+    arrays = []
+    for place, kind in enumerate(types):
+        cells = [row[place] for row in rows]
+        missing = np.array([cell is None for cell in cells], bool)
+        array = np.array([7 if cell is None and kind.kind != "O" else cell for cell in cells], kind)
+        arrays.append(np.ma.MaskedArray(array, missing) if missing.any() else array)
+    return Columns(arrays)
+
+
+@given(st.data(), st.lists(st.sampled_from(list(PLAIN)), min_size=1, max_size=3), st.integers(1, 60))
+def test_columns_are_compared_as_multisets_of_rows(data, types, length):
+    some = [st.one_of(PLAIN[kind], st.none()) if data.draw(st.booleans()) else PLAIN[kind] for kind in types]
+    kinds = data.draw(st.lists(st.tuples(*some), min_size=1, max_size=8))
+    rng = data.draw(st.randoms(use_true_random=False))
+    rows = [rng.choice(kinds) for _ in range(length)]
+    other = data.draw(st.sampled_from([rng.sample(rows, length), rows[:-1] + kinds[:1], rows]))
+    ours, theirs = columns(rows, types), columns(other, types)
+    assert ours.rows == rows
+    assert same(ours, theirs, ordered=False) == (Counter(rows) == Counter(other))
+    assert same(ours, theirs, ordered=True) == (rows == other)
+    assert same(ours, other, ordered=False) == (Counter(rows) == Counter(other))
+    assert same(rows, theirs, ordered=True) == (rows == other)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        lambda k: (k, "x", k % 3),
+        lambda k: (k // 2, "x", k % 3),
+        lambda k: (k % 7, k % 11, k % 13),
+        lambda k: (k % 7, str(k % 30), k % 2),
+        lambda k: (k % 7, str(k), k % 2),
+        lambda k: (5 if k < 190 else k, str(k), k % 2),
+    ],
+)
+def test_columns_in_another_order_are_the_same_whatever_tells_rows_apart(cells):
+    rows = [cells(k) for k in range(200)]
+    types = [np.dtype(np.int32), np.dtype(object), np.dtype(np.float64)]
+    for seed in range(3):
+        other = random.Random(seed).sample(rows, 200)
+        assert same(columns(rows, types), columns(other, types), ordered=False)
+        for place, cell in enumerate((-1, "?", -1.0)):
+            wrong = [*other[:-1], (*other[-1][:place], cell, *other[-1][place + 1 :])]
+            assert not same(columns(rows, types), columns(wrong, types), ordered=False)
+
+
+def test_integers_are_not_the_floats_next_to_them():
+    gold, other = "SELECT a + 9007199254740993 FROM t", "SELECT (a + 9007199254740993)::DOUBLE FROM t"
+    for _ in range(2):
+        assert score(gold, gold, MANY, system="duckdb")[0] == 1.0
+        assert score(other, gold, MANY, system="duckdb")[0] == 0.0
+        gold, other = f"{gold} WHERE a >= 0", f"{other} WHERE a >= 0"
+    assert score("SELECT a::DOUBLE FROM t", "SELECT a FROM t", MANY, system="duckdb")[0] == 1.0
+
+
+def test_many_rows_of_plain_cells_come_as_columns(bulk):
+    assert score(f"{ALL} ORDER BY c DESC", ALL, MANY, system="duckdb")[0] == 1.0
+    assert bulk == [True]
+    assert score(f"{ALL} ORDER BY c DESC", ALL, MANY, system="duckdb", order="keep")[1]["reason"] == "differs in row 1"
+    assert score(f"{ALL} ORDER BY a", ALL, MANY, system="duckdb", order="keep")[0] == 1.0
+    assert score(f"{ALL} UNION ALL {ALL}", ALL, MANY, system="duckdb")[1]["reason"].startswith("has a row too often")
+    assert score(f"{ALL} WHERE a <> 7", ALL, MANY, system="duckdb")[1]["reason"] == "lacks 1 rows"
+    assert "Binder Error" in score("SELECT nothing FROM t", ALL, MANY, system="duckdb")[1]["reason"]
+    nearly = "SELECT a, b, c * (1 + 1e-12) FROM t ORDER BY c"
+    assert [score(nearly, ALL, MANY, system="duckdb", tolerance=t)[0] for t in (0.0, 1e-9)] == [0.0, 1.0]
+    assert all(bulk)
+    assert score("SELECT 1", "SELECT 1", MANY, system="duckdb")[0] == 1.0
+    assert score("SELECT 2", "SELECT 2", MANY, system="duckdb")[0] == 1.0
+    assert bulk[-4:] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        "SELECT range AS x, -range AS y, range & 7 AS z FROM range(1000000000000)",
+        "SELECT 1, repeat('x', 1000), 2 FROM t, t AS u, t AS v, t AS w, t AS x",
+    ],
+)
+def test_columns_that_never_end_are_given_up_and_rows_are_fetched(bulk, endless, monkeypatch):
+    monkeypatch.setattr(databases, "QUICK", 0.05)
+    assert "not expected" in score(endless, ALL, MANY, system="duckdb", seconds=60.0)[1]["reason"]
+    assert bulk == [True, False]
+    assert score(ALL, ALL, MANY, system="duckdb")[0] == 1.0
+
+
+def test_a_query_that_takes_long_is_executed_again_and_may_be_right(bulk, monkeypatch):
+    slow = f"{ALL} WHERE a >= -(SELECT count(*) FROM range(20000000) AS x WHERE hash(x.range) = 0)"
+    monkeypatch.setattr(databases, "QUICK", 0.01)
+    assert score(slow, ALL, MANY, system="duckdb")[0] == 1.0
+    assert bulk == [True, False]
+    never = "SELECT a, b, count(*) FROM t, range(1000000000000) GROUP BY a, b"
+    assert score(never, ALL, MANY, system="duckdb", seconds=0.2)[1]["reason"] == "takes more than 0.2 s"
+    assert score(never, ALL, MANY, system="duckdb", seconds=0.009)[1]["reason"] == "takes more than 0.009 s"
+    assert bulk[2:] == [True, False, False]
+    assert score(slow, slow, MANY, system="duckdb")[0] == 1.0
+    bulk.clear()
+    assert score(f"{slow} ", f"{slow} AND a >= 0", MANY, system="duckdb")[0] == 1.0
+    assert bulk == [False, False]
 
 
 def test_nested_cells_are_equal_as_in_python():
@@ -559,19 +726,19 @@ def test_rows_with_lists_are_not_expected_where_there_are_none():
 
 def test_rows_that_are_alike_in_some_cells_are_not_the_same():
     rows = [(1, "a"), (2, "b")]
-    assert not same(rows, [(2, "b"), (1, "b")])
-    assert not same(rows, [(2, "b"), (2, "b")])
-    assert not same(rows, [(2, "b")])
+    assert not same(rows, [(2, "b"), (1, "b")], ordered=False)
+    assert not same(rows, [(2, "b"), (2, "b")], ordered=False)
+    assert not same(rows, [(2, "b")], ordered=False)
     repeating, late = [(k % 3, k % 5) for k in range(15)], [(k % 199, k) for k in range(200)]
-    assert same(repeating, repeating[::-1])
-    assert same(late, late[::-1])
-    assert not same(repeating, [*repeating[:0:-1], (2, 4)])
+    assert same(repeating, repeating[::-1], ordered=False)
+    assert same(late, late[::-1], ordered=False)
+    assert not same(repeating, [*repeating[:0:-1], (2, 4)], ordered=False)
 
 
 def test_cells_that_cannot_be_hashed_are_the_same_at_once_where_others_tell_rows_apart():
-    assert not same([([1],), ([2],)], [([2],), ([1],)])
-    assert same([(1, [1]), (2, [2])], [(2, [2]), (1, [1])])
-    assert not same([(1,), (2,)], [([1],), (1,)])
+    assert not same([([1],), ([2],)], [([2],), ([1],)], ordered=False)
+    assert same([(1, [1]), (2, [2])], [(2, [2]), (1, [1])], ordered=False)
+    assert not same([(1,), (2,)], [([1],), (1,)], ordered=False)
 
 
 @given(tables, st.randoms(use_true_random=False), st.sampled_from([0.0, 1e-9]))

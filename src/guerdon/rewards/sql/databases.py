@@ -13,16 +13,16 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from threading import get_ident
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
 from guerdon.core.errors import Abstain
 from guerdon.core.parsing import read_json, shown
+from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows
 
 System = Literal["sqlite", "duckdb"]
-Rows = list[tuple[Any, ...]]
 T = TypeVar("T")
 
 LONGEST_CELL = 1 << 20  # bytes of a text or blob in SQLite, intermediate ones included
@@ -31,6 +31,8 @@ MEMORY = "512MB"  # of DuckDB
 SOON = 0.1  # seconds before a query is late in which the alarm may be about to go off
 STEPS = 10_000  # of SQLite's machine between two looks at the clock
 AT_ONCE = 1024  # rows that are fetched at a time
+MANY = 64  # rows that DuckDB hands over sooner as columns than as rows
+QUICK = 0.05  # seconds in which columns have come, or rows are fetched in their place
 KEPT = 32  # databases that stay open
 
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -45,18 +47,39 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "lock_configuration": True,
 }
 _READS = ("SELECT", "WITH")
+_WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+_PLAIN = _WHOLE | {
+    "BOOLEAN",
+    "FLOAT",
+    "DOUBLE",
+    "VARCHAR",
+}  # whose cells are the same in DuckDB's arrays as in its rows
 
 
 class QueryFailed(Exception):
     """A query gives no result: it is no query, writes, or takes too long."""
 
 
+class Known(NamedTuple):
+    """A query, and what is known of it."""
+
+    query: str | None = None
+    width: int = 0
+    result: Result = []  # noqa: RUF012 - which nobody fills
+    seconds: float = 0.0  # that it took
+
+    @property
+    def bulky(self) -> bool:
+        """Whether one like it is sooner fetched as columns: it has many rows, but not too many, and is quick."""
+        return MANY <= len(self.result) < AT_ONCE - 1 and self.seconds < QUICK / 5
+
+
 class Database(Protocol):
     """A database that is open for reading."""
 
-    last: tuple[str | None, tuple[int, Rows]]  # a query and its result
+    last: Known
 
-    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Rows, Any], T]) -> T:
+    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: bool) -> T:
         """What `read` makes of a query's result: how many columns it has, its first rows, and a cursor at those behind.
 
         Args:
@@ -64,25 +87,29 @@ class Database(Protocol):
             seconds: it may take, and `read` with it.
             most: how many rows are the first.
             read: see above.
+            bulk: whether no others are asked for, and all may come as columns.
 
         Raises:
             QueryFailed: if it gives none, or none in time.
         """
 
 
-def fetched(database: Database, query: str, seconds: float, most: int) -> tuple[int, Rows]:
-    """The whole result of a query: how many columns, and the rows. The last is kept: a group has one reference.
+def fetched(database: Database, query: str, seconds: float, most: int) -> Known:
+    """The whole result of a query. The last is kept: a group has one reference, and the next may be like it.
 
     Raises:
         QueryFailed: if it gives none, or more than `most` rows.
     """
-    kept = database.last[0] == query
-    if not kept:
-        database.last = None, (0, [])  # what comes may stand where it has stood
-    known = database.last[1] if kept else database.run(query, seconds, most + 1, _whole)
-    if len(known[1]) > most:
+    known = database.last
+    if known.query != query:
+        bulk = known.bulky
+        database.last = known = Known()  # what comes may stand where it has stood
+        start = time.monotonic()
+        width, result = database.run(query, seconds, most + 1, _whole, bulk)
+        known = Known(query, width, result if len(result) < AT_ONCE else as_rows(result), time.monotonic() - start)
+    if len(known.result) > most:
         raise QueryFailed(f"gives more than {most} rows")
-    database.last = query, known
+    database.last = known
     return known
 
 
@@ -158,7 +185,7 @@ class Sqlite:
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self.last: tuple[str | None, tuple[int, Rows]] = None, (0, [])
+        self.last = Known()
         self._connection = connection
         self._until = 0.0
         (settings,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE sql LIKE '%pragma%'").fetchone()
@@ -190,8 +217,8 @@ class Sqlite:
         connection.commit()
         return cls(connection)
 
-    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Rows, Any], T]) -> T:
-        """See `Database.run`."""
+    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: bool) -> T:
+        """See `Database.run`; all results come as rows."""
         ask = self._wary or not query[:6].upper().startswith(_READS) or "pragma" in query.lower()
         if ask != self._asking:
             self._connection.set_authorizer(_reading if ask else None)
@@ -298,7 +325,7 @@ class DuckDB:
     def __init__(self, connection: Any) -> None:
         import duckdb
 
-        self.last: tuple[str | None, tuple[int, Rows]] = None, (0, [])
+        self.last = Known()
         self._connection = connection
         self._failures = (duckdb.Error, RuntimeError, ValueError, MemoryError)
         self._alarm = Alarm(connection.interrupt)
@@ -323,20 +350,42 @@ class DuckDB:
                 connection.executemany(statement, records)
             return cls(connection)
 
-    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Rows, Any], T]) -> T:
-        """See `Database.run`."""
+    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: bool) -> T:
+        """See `Database.run`.
+
+        Columns are fetched whole, and nothing but time bounds them: those that are not quick are fetched as rows.
+        """
+        if bulk and seconds > QUICK:
+            try:
+                return self._run(query, QUICK, most, read, True)
+            except QueryFailed:
+                if not self._alarm.late:
+                    raise
+        return self._run(query, seconds, most, read, False)
+
+    def _run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: bool) -> T:
         self._alarm.set(seconds)
         try:
             # By its text it is one that reads, or it is parsed to see whether it is: that takes a tenth of a small one.
             plain = ";" not in query and query[:6].upper().startswith(_READS)
             result = self._connection.execute(query if plain else self._only(query))
-            rows = result.fetchmany(most)
-            return read(len(rows[0] if rows else result.description), rows, result)
+            first = self._bulk(most) if bulk else result.fetchmany(most)
+            width = len(first[0]) if isinstance(first, list) and first else len(result.description)
+            return read(width, first, result)
         except self._failures as error:
             self._alarm.unset()  # or what follows may be stopped
             self._connection.execute("ROLLBACK")
             self._connection.execute(READ_ONLY)
             raise QueryFailed(f"takes more than {seconds:g} s" if self._alarm.late else _said(error)) from None
+
+    def _bulk(self, most: int) -> Result:
+        """The first rows of the result; as columns, where these are plain and each has a name of its own."""
+        columns = self._connection.description
+        names, kinds = {column[0].lower() for column in columns}, {str(column[1]) for column in columns}
+        if len(names) < len(columns) or not kinds <= _PLAIN:
+            return list(self._connection.fetchmany(most))
+        cells = list(self._connection.fetchnumpy().values())
+        return Columns(cells if len(cells[0]) <= most else [column[:most] for column in cells])
 
     def _only(self, query: str) -> Any:
         """The statement that a query is.
@@ -352,8 +401,8 @@ class DuckDB:
         return statements[0]
 
 
-def _whole(width: int, rows: Rows, cursor: Any) -> tuple[int, Rows]:
-    return width, rows
+def _whole(width: int, result: Result, cursor: Any) -> tuple[int, Result]:
+    return width, result
 
 
 def pieces(first: Rows, cursor: Any) -> Iterator[Rows]:

@@ -10,11 +10,13 @@ from operator import itemgetter, ne
 from typing import Any
 
 from guerdon.core.parsing import shown
-from guerdon.rewards.sql.databases import Rows
+from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows
 
 MOST = 64 << 20  # characters and bytes of a result that is not compared row by row as it comes
 SOME = 16  # rows at the beginning, and as many behind them, that are looked at to see what repeats
 
+_NUMBERS: set[type] = {int, float}
+_TEXTS: set[type] = {str}
 _NESTED = {list, tuple, dict}  # lists, arrays, structures and maps, of DuckDB
 
 
@@ -55,7 +57,7 @@ def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, toleran
         return None if alike == len(expected) else f"has {alike} rows, not {len(expected)}"
     rest, others = expected[alike:], chain([piece], pieces)
     # Sorted lists are compared sooner than sets are made, and in half the time of counting where rows repeat.
-    if not ordered and not tolerance and piece[0] in rest and (place := _telling(_some(rest))) is not None:
+    if not ordered and not tolerance and piece[0] in rest and (place := _telling(_some(rest), _NUMBERS)) is not None:
         rows, whole = _gathered(others, len(rest))
         if whole and _sorted_alike(rest, rows, place):
             return None
@@ -72,48 +74,76 @@ def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, toleran
     return _unmatched(rest, others)
 
 
-def same(expected: Rows, rows: Rows) -> bool:
-    """Whether a whole result has the rows that are expected, in any order; False may also mean that it cannot tell.
+def same(expected: Result, result: Result, *, ordered: bool) -> bool:
+    """Whether a whole result has the rows that are expected; False may also mean that it cannot tell.
 
-    It is what training waits for, so of the ways to see it the cheapest is taken: where first cells say which row each
-    must be, only these are hashed; rows that repeat are sorted by a column that tells the others apart, if one does.
+    It is what training waits for, so in any order rows are sorted by a column that tells them apart, if one does, and
+    only else hashed. What sorts them need not tell all of them apart, as all cells are compared.
 
-    >>> same([(1, "a"), (1, "b")], [(1, "b"), (1, "a")])
+    >>> same([(1, "a"), (1, "b")], [(1, "b"), (1, "a")], ordered=False)
     True
     """
-    if len(rows) != len(expected):
+    if len(result) != len(expected):
         return False
+    if isinstance(expected, Columns) and isinstance(result, Columns) and expected.like(result):
+        return expected.equal(result) or (not ordered and _same_columns(expected, result))
+    expected, rows = as_rows(expected), as_rows(result)
+    return rows == expected or (not ordered and _same_rows(expected, rows))
+
+
+def _same_columns(expected: Columns, result: Columns) -> bool:
+    some = expected.some(SOME)
+    place = _telling(some, _NUMBERS)
+    texts = [part.dtype == object for part in expected.parts]
+    if place is None and len(texts) > 1:
+        place = _telling(some, _TEXTS)
+    if (place is not None or not all(texts)) and expected.equal_when_sorted(result, place):
+        return True
+    return _as_often(expected.items(), result.items())
+
+
+def _same_rows(expected: Rows, rows: Rows) -> bool:
     some = _some(expected)
+    place = _telling(some, _NUMBERS)
+    if place is None and _kinds(some) < len(some):  # texts are sorted sooner than rows are counted
+        place = _telling(some, _TEXTS)
+    if place is not None and _sorted_alike(expected, rows, place):
+        return True
     try:
-        if len({row[0] for row in some}) == len(some):
-            known = {row[0]: row for row in expected}
-            if len(known) == len(expected):
-                return [known.pop(row[0]) for row in rows] == rows
-        elif len(set(some)) == len(some):
-            left = set(expected)
-            if len(left) == len(expected):
-                left.difference_update(rows)
-                return not left
-        if (place := _telling(some)) is not None and _sorted_alike(expected, rows, place):
-            return True
-        return dict.__eq__(Counter(expected), Counter(rows))  # Counter's own is a loop in Python
-    except (KeyError, TypeError):  # another cell; lists and structures, of DuckDB
+        return _as_often(expected, rows)
+    except TypeError:  # lists and structures, of DuckDB
         return False
 
 
-def _some(rows: Rows) -> Rows:
+def _as_often(expected: list[Any], items: list[Any]) -> bool:
+    """Whether two lists of one length have the same items, each as often."""
+    some = _some(expected)
+    if len(set(some)) == len(some):
+        left = set(expected)
+        if len(left) == len(expected):
+            left.difference_update(items)
+            return not left
+    return dict.__eq__(Counter(expected), Counter(items))  # Counter's own is a loop in Python
+
+
+def _some(rows: list[Any]) -> list[Any]:
     """A few of many rows, for a guess at what tells them apart."""
     return rows[:SOME] + rows[SOME :: len(rows) // SOME + 1]
 
 
-def _telling(rows: Rows) -> int | None:
-    """The first column of numbers that tells rows apart which are not the same, if there is one."""
+def _kinds(items: list[Any]) -> int:
+    """How many are not the same, as far as can be told."""
     try:
-        kinds = len(set(rows))
+        return len(set(items))
     except TypeError:  # lists and structures, of DuckDB
-        return None
+        return len(items)
+
+
+def _telling(rows: Rows, types: set[type]) -> int | None:
+    """The first column of these types that tells rows apart which are not the same, if there is one."""
+    kinds = _kinds(rows)
     for place, cells in enumerate(zip(*rows, strict=True)):
-        if len(set(cells)) == kinds and set(map(type, cells)) <= {int, float}:
+        if types.issuperset(map(type, cells)) and len(set(cells)) == kinds:
             return place
     return None
 

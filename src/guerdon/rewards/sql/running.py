@@ -9,7 +9,8 @@ from typing import Any, Literal
 from guerdon.algebra import reward
 from guerdon.core.errors import Abstain, MissingExtra
 from guerdon.core.parsing import Completion
-from guerdon.rewards.sql.databases import AT_ONCE, QueryFailed, Rows, System, fetched, opened, pieces
+from guerdon.rewards.sql.columns import Columns, Result, as_rows
+from guerdon.rewards.sql.databases import AT_ONCE, QueryFailed, System, fetched, opened, pieces
 from guerdon.rewards.sql.reading import LONGEST, ordered, query_in, reference
 from guerdon.rewards.sql.results import difference, same
 
@@ -73,7 +74,8 @@ def execution(
         tolerance: how far two numbers may differ, |a − b| ≤ tolerance · max(1, |b|), where one of them is a float: sums
             depend on the order of their terms.
         seconds: each query may take.
-        rows: the reference may give; if it gives more, the row abstains. Of the answer no more are fetched than that.
+        rows: the reference may give; if it gives more, the row abstains. Of the answer no more are fetched than it
+            takes to see a difference.
         folder: where relative paths begin.
 
     Returns:
@@ -123,24 +125,26 @@ def compared(
     """
     base = opened(database, system, folder)
     try:
-        width, expected = fetched(base, wanted, seconds, rows)
+        known = fetched(base, wanted, seconds, rows)
     except QueryFailed as error:
         raise Abstain(f"the reference {error}" if _verb(error) else f"the reference fails: {error}") from None
-    if not expected and empty == "abstain":
+    expected = known.result
+    if not len(expected) and empty == "abstain":
         raise Abstain("the reference gives no rows, as many wrong queries do; empty='accept' takes it")
     if not said or len(said) > LONGEST:
         return ("no query" if not said else f"more than {LONGEST} characters"), False
     keep = order == "keep" or (order == "as_asked" and ordered(wanted))
 
-    def unlike(columns: int, first: Rows, cursor: Any) -> str | None:
-        if columns != width:
-            return f"gives {columns} columns, not {width}"
-        if len(first) < AT_ONCE and (first == expected or (not keep and same(expected, first))):
+    def unlike(columns: int, first: Result, cursor: Any) -> str | None:
+        if columns != known.width:
+            return f"gives {columns} columns, not {known.width}"
+        if len(first) < AT_ONCE and same(expected, first, ordered=keep):
             return None
-        return difference(expected, pieces(first, cursor), ordered=keep, tolerance=tolerance)
+        return difference(as_rows(expected), pieces(as_rows(first), cursor), ordered=keep, tolerance=tolerance)
 
     try:
-        return base.run(said, seconds, AT_ONCE, unlike), True
+        most = min(len(expected) + 1, AT_ONCE)  # more than are expected are wrong, however many
+        return base.run(said, seconds, most, unlike, known.bulky and isinstance(expected, Columns)), True
     except QueryFailed as error:
         return str(error), False
 
