@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -14,11 +14,12 @@ MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
 
 
 class Columns:
-    """A whole result of plain cells: truth values, numbers, texts and NULL."""
+    """The first rows of a result, of plain cells: truth values, numbers, texts and NULL."""
 
-    def __init__(self, columns: list[np.ndarray]) -> None:
-        self._columns = columns
-        self.parts = [part for column in columns for part in _parts(column)]  # all of which equal rows have in common
+    def __init__(self, columns: list[np.ndarray], most: int) -> None:
+        self._columns = columns if len(columns[0]) <= most else [column[:most] for column in columns]
+        self.width = len(columns)
+        self.parts = [part for column in self._columns for part in _parts(column)]  # which equal rows have in common
 
     def __len__(self) -> int:
         return len(self._columns[0])
@@ -26,7 +27,15 @@ class Columns:
     @cached_property
     def rows(self) -> Rows:
         """The same as the database gives where it is asked for rows."""
-        return list(zip(*[column.tolist() for column in self._columns], strict=True))
+        return self._rows(slice(None))
+
+    def pieces(self, size: int) -> Iterator[Rows]:
+        """The rows, some at a time."""
+        for first in range(0, len(self), size):
+            yield self._rows(slice(first, first + size))
+
+    def _rows(self, which: slice) -> Rows:
+        return list(zip(*[column[which].tolist() for column in self._columns], strict=True))
 
     def some(self, count: int) -> Rows:
         """So many rows from the beginning, and at most as many from all over the rest."""
@@ -47,11 +56,14 @@ class Columns:
         """Whether all rows are equal, one by one."""
         return _equal(self.parts, other.parts)
 
-    def equal_when_sorted(self, other: Columns, place: int | None) -> bool:
-        """The same of rows that are sorted by a part, or by all. False may also mean that this does not tell rows apart
-        which are not the same."""
+    def equal_in_any_order(self, other: Columns, place: int | None) -> bool | None:
+        """Whether rows are the same if sorted by a part, or by all; None if that leaves open which rows to compare."""
         keys = slice(None) if place is None else slice(place, place + 1)
-        return _equal(_sorted(self.parts, keys), _sorted(other.parts, keys))
+        ours, theirs = _mixed(self.parts[keys]), _mixed(other.parts[keys])
+        here, there = ours.argsort(), theirs.argsort()
+        if not (ours.take(here) == theirs.take(there)).all():
+            return False
+        return _equal((part.take(here) for part in self.parts), (part.take(there) for part in other.parts)) or None
 
 
 Result = Rows | Columns
@@ -73,18 +85,17 @@ def _parts(column: np.ndarray) -> tuple[np.ndarray, ...]:
     return cells, missing
 
 
-def _equal(parts: Any, others: Any) -> bool:
+def _equal(parts: Iterable[np.ndarray], others: Iterable[np.ndarray]) -> bool:
     return all((part == other).all() for part, other in zip(parts, others, strict=True))
 
 
-def _sorted(parts: list[np.ndarray], keys: slice) -> Iterator[np.ndarray]:
-    """All parts in the order of a number for each row: the same where the keys are, and seldom where they are not."""
+def _mixed(parts: list[np.ndarray]) -> np.ndarray:
+    """A number for each row: the same where rows are the same, and seldom where they are not."""
     mixed = np.zeros(len(parts[0]), np.int64)
-    for part in parts[keys]:
+    for part in parts:
         if part.dtype == object:
             part = np.fromiter(map(hash, part.tolist()), np.int64, len(part))
         elif part.dtype.kind == "f":
             part = np.add(part, 0.0, dtype=np.float64).view(np.int64)  # -0.0 + 0.0 is 0.0
         mixed = mixed * MIXING + part.astype(np.int64)
-    order = mixed.argsort()
-    return (part.take(order) for part in parts)
+    return mixed

@@ -20,7 +20,7 @@ import numpy as np
 
 from guerdon.core.errors import Abstain
 from guerdon.core.parsing import read_json, shown
-from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows
+from guerdon.rewards.sql.columns import Columns, Result, Rows
 
 System = Literal["sqlite", "duckdb"]
 T = TypeVar("T")
@@ -31,8 +31,9 @@ MEMORY = "512MB"  # of DuckDB
 SOON = 0.1  # seconds before a query is late in which the alarm may be about to go off
 STEPS = 10_000  # of SQLite's machine between two looks at the clock
 AT_ONCE = 1024  # rows that are fetched at a time
-MANY = 64  # rows that DuckDB hands over sooner as columns than as rows
-QUICK = 0.05  # seconds in which columns have come, or rows are fetched in their place
+MANY = 500  # rows that DuckDB hands over sooner as columns than as rows
+QUICK = 0.05  # seconds in which columns have come, or rows are fetched in their place; besides
+SLOWER = 5  # times as long as the reference took
 KEPT = 32  # databases that stay open
 
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -70,8 +71,8 @@ class Known(NamedTuple):
 
     @property
     def bulky(self) -> bool:
-        """Whether one like it is sooner fetched as columns: it has many rows, but not too many, and is quick."""
-        return MANY <= len(self.result) < AT_ONCE - 1 and self.seconds < QUICK / 5
+        """Whether one like it is sooner fetched as columns."""
+        return len(self.result) >= MANY and self.seconds < 2 * QUICK
 
 
 class Database(Protocol):
@@ -79,7 +80,7 @@ class Database(Protocol):
 
     last: Known
 
-    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: bool) -> T:
+    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: int) -> T:
         """What `read` makes of a query's result: how many columns it has, its first rows, and a cursor at those behind.
 
         Args:
@@ -87,7 +88,7 @@ class Database(Protocol):
             seconds: it may take, and `read` with it.
             most: how many rows are the first.
             read: see above.
-            bulk: whether no others are asked for, and all may come as columns.
+            bulk: how many may come as columns, if those behind are not asked for; else 0.
 
         Raises:
             QueryFailed: if it gives none, or none in time.
@@ -102,11 +103,11 @@ def fetched(database: Database, query: str, seconds: float, most: int) -> Known:
     """
     known = database.last
     if known.query != query:
-        bulk = known.bulky
-        database.last = known = Known()  # what comes may stand where it has stood
+        bulk = most + 1 if known.bulky else 0
+        database.last = known = Known(seconds=known.seconds)  # what comes may stand where it has stood
         start = time.monotonic()
         width, result = database.run(query, seconds, most + 1, _whole, bulk)
-        known = Known(query, width, result if len(result) < AT_ONCE else as_rows(result), time.monotonic() - start)
+        known = Known(query, width, result, time.monotonic() - start)
     if len(known.result) > most:
         raise QueryFailed(f"gives more than {most} rows")
     database.last = known
@@ -217,7 +218,7 @@ class Sqlite:
         connection.commit()
         return cls(connection)
 
-    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: bool) -> T:
+    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: int) -> T:
         """See `Database.run`; all results come as rows."""
         ask = self._wary or not query[:6].upper().startswith(_READS) or "pragma" in query.lower()
         if ask != self._asking:
@@ -350,42 +351,43 @@ class DuckDB:
                 connection.executemany(statement, records)
             return cls(connection)
 
-    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: bool) -> T:
+    def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: int) -> T:
         """See `Database.run`.
 
         Columns are fetched whole, and nothing but time bounds them: those that are not quick are fetched as rows.
         """
-        if bulk and seconds > QUICK:
+        quick = QUICK + SLOWER * self.last.seconds
+        if bulk and quick < seconds:
             try:
-                return self._run(query, QUICK, most, read, True)
+                return self._run(query, quick, most, read, bulk)
             except QueryFailed:
                 if not self._alarm.late:
                     raise
-        return self._run(query, seconds, most, read, False)
+        return self._run(query, seconds, most, read, 0)
 
-    def _run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: bool) -> T:
+    def _run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, Any], T], bulk: int) -> T:
         self._alarm.set(seconds)
         try:
             # By its text it is one that reads, or it is parsed to see whether it is: that takes a tenth of a small one.
             plain = ";" not in query and query[:6].upper().startswith(_READS)
             result = self._connection.execute(query if plain else self._only(query))
-            first = self._bulk(most) if bulk else result.fetchmany(most)
-            width = len(first[0]) if isinstance(first, list) and first else len(result.description)
-            return read(width, first, result)
+            if bulk and (columns := self._columns(bulk)) is not None:
+                return read(columns.width, columns, result)
+            rows = result.fetchmany(most)
+            return read(len(rows[0] if rows else result.description), rows, result)
         except self._failures as error:
             self._alarm.unset()  # or what follows may be stopped
             self._connection.execute("ROLLBACK")
             self._connection.execute(READ_ONLY)
             raise QueryFailed(f"takes more than {seconds:g} s" if self._alarm.late else _said(error)) from None
 
-    def _bulk(self, most: int) -> Result:
-        """The first rows of the result; as columns, where these are plain and each has a name of its own."""
+    def _columns(self, most: int) -> Columns | None:
+        """The first rows of the result as columns, if these are plain and each has a name of its own."""
         columns = self._connection.description
         names, kinds = {column[0].lower() for column in columns}, {str(column[1]) for column in columns}
         if len(names) < len(columns) or not kinds <= _PLAIN:
-            return list(self._connection.fetchmany(most))
-        cells = list(self._connection.fetchnumpy().values())
-        return Columns(cells if len(cells[0]) <= most else [column[:most] for column in cells])
+            return None
+        return Columns(list(self._connection.fetchnumpy().values()), most)
 
     def _only(self, query: str) -> Any:
         """The statement that a query is.
@@ -405,8 +407,11 @@ def _whole(width: int, result: Result, cursor: Any) -> tuple[int, Result]:
     return width, result
 
 
-def pieces(first: Rows, cursor: Any) -> Iterator[Rows]:
+def pieces(first: Result, cursor: Any) -> Iterator[Rows]:
     """The rows of a result, some at a time, of which the first have been fetched."""
+    if isinstance(first, Columns):
+        yield from first.pieces(AT_ONCE)
+        return
     rows = first
     while rows:
         yield rows

@@ -138,13 +138,15 @@ def compared(
     def unlike(columns: int, first: Result, cursor: Any) -> str | None:
         if columns != known.width:
             return f"gives {columns} columns, not {known.width}"
-        if len(first) < AT_ONCE and same(expected, first, ordered=keep):
+        whole = isinstance(first, Columns) or len(first) < AT_ONCE
+        if whole and same(expected, first, ordered=keep):
             return None
-        return difference(as_rows(expected), pieces(as_rows(first), cursor), ordered=keep, tolerance=tolerance)
+        return difference(as_rows(expected), pieces(first, cursor), ordered=keep, tolerance=tolerance)
 
     try:
-        most = min(len(expected) + 1, AT_ONCE)  # more than are expected are wrong, however many
-        return base.run(said, seconds, most, unlike, known.bulky and isinstance(expected, Columns)), True
+        most = len(expected) + 1  # more than are expected are wrong, however many
+        bulk = most if known.bulky and isinstance(expected, Columns) else 0
+        return base.run(said, seconds, min(most, AT_ONCE), unlike, bulk), True
     except QueryFailed as error:
         return str(error), False
 
