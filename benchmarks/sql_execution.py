@@ -7,9 +7,9 @@ their ratio, medians over rounds in which the two take turns. No query comes twi
 prepared statement is one that was kept; but with `--group`, which is how training has them: so many answers in
 turn have one reference. Each size has a table of its own, and one of the same rows shuffled: "ordered" has both
 results in the same order, "shuffled" has the second from the shuffled table, and so have "repeating", of which no
-column tells rows apart, though together they do, "twice", which has each row twice, and "tenth", a tenth of whose
-rows has come before. These queries do nothing but read; "grouped" counts 1 000 shuffled rows in as many groups as
-there are rows in the result.
+column tells rows apart, though together they do, "twice", which has each row twice, "tenth", a tenth of whose rows
+has come before, and "sparse", with NULL in two columns. These queries do nothing but read; "grouped" counts 1 000
+shuffled rows in as many groups as there are rows in the result.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 
 from guerdon.rewards import sql
 
 SYSTEMS = ("sqlite", "duckdb")
-SIZES = (10, 1000, 10_000, 100_000)
-SHAPES: dict[str, Callable[[int, int], tuple[int, str, float]]] = {
+SIZES = (10, 100, 1000, 10_000, 100_000)
+Row = tuple[int, str | None, float | None]
+SHAPES: dict[str, Callable[[int, int], Row]] = {
     "repeating": lambda k, size: (k % 30, f"name {k % 31}", k % 32 / 3),
     "twice": lambda k, size: (k // 2, f"name {k // 2}", k // 2 / 3),
     "tenth": lambda k, size: (k % (size - size // 10), f"name {k % (size - size // 10)}", 1 / 3),
+    "sparse": lambda k, size: (k, f"name {k}" if k % 3 else None, k / 3 if k % 5 else None),
 }
-SHAPED = (("repeating", 1000), *itertools.product(("twice", "tenth"), (1000, 100_000)))
+SHAPED = (("repeating", 1000), *itertools.product(("twice", "tenth", "sparse"), (1000, 100_000)))
 
 
-def fill(connection: Any, name: str, rows: list[tuple[int, str, float]]) -> None:
+def fill(connection: Any, name: str, rows: list[Row]) -> None:
     """A table of these rows, and one of them shuffled."""
     for table, kept in ((name, rows), (f"shuffled_{name}", random.Random(0).sample(rows, len(rows)))):
         connection.execute(f"CREATE TABLE {table} (id INTEGER, name TEXT, price DOUBLE)")
         if isinstance(connection, sqlite3.Connection):
             connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", kept)
         else:
-            columns = dict(zip(("id", "name", "price"), map(np.array, zip(*kept, strict=True)), strict=True))
-            connection.register("columns", columns)
-            connection.execute(f"INSERT INTO {table} SELECT * FROM columns")
+            columns = [list(column) for column in zip(*kept, strict=True)]
+            connection.execute(f"INSERT INTO {table} SELECT unnest($1), unnest($2), unnest($3)", columns)
     connection.commit()
 
 

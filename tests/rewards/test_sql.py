@@ -269,6 +269,17 @@ def test_a_result_of_duckdb_is_not_made_before_it_is_asked_for():
     assert score(many, system="duckdb", seconds=60.0)[1]["reason"] == "has a row that is not expected: (7,)"
 
 
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("rows", [databases.AT_ONCE + more for more in (-2, -1, 0, 1)])
+def test_a_row_more_or_less_is_seen_where_fetching_ends(system, rows):
+    def numbers(count):
+        return f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) SELECT i FROM n"
+
+    for order in ("ignore", "keep"):
+        said = [score(numbers(rows + k), numbers(rows), system=system, order=order)[0] for k in (-1, 0, 1)]
+        assert said == [0.0, 1.0, 0.0]
+
+
 def test_a_cell_as_large_as_memory_is_refused():
     assert "too big" in score("SELECT zeroblob(2000000000)")[1]["reason"]
 
@@ -665,6 +676,18 @@ def test_columns_in_another_order_are_the_same_whatever_tells_rows_apart(cells):
             assert not same(columns(rows, types), columns(wrong, types), ordered=False)
 
 
+def test_rows_that_repeat_late_are_counted():
+    """A look at some of them does not show that they do."""
+    for width in (1, 2):
+        rows = [(f"{k % 199}",) * width for k in range(200)]
+        other = [*rows[:-1], ("99",) * width]
+        types = [np.dtype(object)] * width
+        for ours, theirs in ((rows, other), (columns(rows, types), columns(other, types))):
+            assert same(ours, ours, ordered=False)
+            assert not same(ours, theirs, ordered=False)
+            assert not same(theirs, ours, ordered=False)
+
+
 def test_null_is_not_what_is_hidden_under_it():
     types = [np.dtype(np.int32), np.dtype(object), np.dtype(bool)]
     rows = [(k, f"{k}", k > 5) for k in range(10)]
@@ -701,6 +724,24 @@ def test_many_rows_of_plain_cells_come_as_columns(bulk):
     assert score("SELECT 1", "SELECT 1", MANY, system="duckdb")[0] == 1.0
     assert score("SELECT 2", "SELECT 2", MANY, system="duckdb")[0] == 1.0
     assert bulk[-4:] == [True, False, False, False]
+
+
+def test_columns_have_time_as_their_reference_had(bulk, monkeypatch):
+    base, given = opened(MANY, "duckdb", ""), []
+    run = base._run
+    monkeypatch.setattr(base, "_run", lambda *others: given.append(others[1]) or run(*others))
+    base.last = base.last._replace(seconds=0.125)
+    assert score(ALL, ALL, MANY, system="duckdb")[0] == 1.0
+    base.last = base.last._replace(seconds=0.125)
+    assert score(ALL, f"{ALL} AS t", MANY, system="duckdb")[0] == 1.0
+    assert given[:2] == [4.0 + 5 * 0.125] * 2
+
+
+def test_a_reference_that_gives_too_many_rows_as_columns_abstains(bulk):
+    for gold in (ALL, f"{ALL} AS t"):
+        with pytest.raises(Abstain, match="more than 599 rows"):
+            score(ALL, gold, MANY, system="duckdb", rows=599)
+    assert all(bulk)
 
 
 @pytest.mark.parametrize(
