@@ -55,7 +55,7 @@ def fill(connection: Any, name: str, rows: list[Row]) -> None:
     connection.commit()
 
 
-def queries(number: int, rows: int, order: str, group: int) -> tuple[str, str]:
+def queries(number: int, rows: int, order: str, group: int, columns: str) -> tuple[str, str]:
     """The reference of an answer, and the answer."""
     first = number - number % group
     if order == "grouped":
@@ -67,8 +67,8 @@ def queries(number: int, rows: int, order: str, group: int) -> tuple[str, str]:
     table = f"{order if order in SHAPES else 'rows'}_{rows}"
     other = table if order == "ordered" else f"shuffled_{table}"
     return (
-        f"SELECT id, name, price FROM {table} WHERE id > -{2 * first + 1}",
-        f"SELECT id, name, price FROM {other} WHERE id > -{2 * number + 2}",
+        f"SELECT {columns} FROM {table} WHERE id > -{2 * first + 1}",
+        f"SELECT {columns} FROM {other} WHERE id > -{2 * number + 2}",
     )
 
 
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=1, help="answers that have one reference")
     parser.add_argument("--system", choices=SYSTEMS, action="append", help="which systems; all, if none is named")
     parser.add_argument("--rows", type=int, choices=SIZES, action="append", help="which sizes of results")
+    parser.add_argument("--columns", default="id, name, price", help="what is selected, but for groups")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for system in arguments.system or SYSTEMS:
@@ -132,7 +133,7 @@ def main() -> None:
             for order, size in (*cases, *SHAPED, ("grouped", 10), ("grouped", 100)):
                 if size not in (arguments.rows or (size,)):
                     continue
-                asked = partial(queries, rows=size, order=order, group=arguments.group)
+                asked = partial(queries, rows=size, order=order, group=arguments.group, columns=arguments.columns)
                 ours, theirs = ways(judge, reading, path, asked)
                 ours(0)
                 mine, direct, ratio = paired(ours, theirs, arguments.seconds, arguments.rounds)

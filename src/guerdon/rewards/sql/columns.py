@@ -48,8 +48,7 @@ class Columns:
         return list(zip(*cells, strict=True)) if len(cells) > 1 else list(cells[0])
 
     def like(self, other: Columns) -> bool:
-        """Whether cells are of the same types, so that arrays are equal where Python's cells are: 2**53 + 1 is equal
-        to a float as arrays have it."""
+        """Whether cells are of the same types: arrays of others may be equal where rows are not."""
         return [part.dtype for part in self.parts] == [part.dtype for part in other.parts]
 
     def equal(self, other: Columns) -> bool:

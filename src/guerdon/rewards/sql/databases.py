@@ -49,12 +49,7 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
 }
 _READS = ("SELECT", "WITH")
 _WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
-_PLAIN = _WHOLE | {
-    "BOOLEAN",
-    "FLOAT",
-    "DOUBLE",
-    "VARCHAR",
-}  # whose cells are the same in DuckDB's arrays as in its rows
+_PLAIN = _WHOLE | {"BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR"}  # types whose cells are the same in arrays as in rows
 
 
 class QueryFailed(Exception):
