@@ -26,8 +26,9 @@ from guerdon.core.errors import Abstain
 from guerdon.core.rollouts import Rollouts
 from guerdon.rewards import sql
 from guerdon.rewards.sql import databases
+from guerdon.rewards.sql.alarm import Alarm
 from guerdon.rewards.sql.columns import Columns
-from guerdon.rewards.sql.databases import Alarm, Known, QueryFailed, fetched, opened
+from guerdon.rewards.sql.databases import Known, QueryFailed, fetched, opened
 from guerdon.rewards.sql.reading import ordered, query_in
 from guerdon.rewards.sql.results import difference, same
 
