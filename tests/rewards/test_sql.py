@@ -702,6 +702,13 @@ def test_null_is_not_what_is_hidden_under_it():
             assert not same(*(columns(those, types) for those in both), ordered=keep)
 
 
+def test_a_column_of_truth_values_is_not_where_null_is_in_the_one_before():
+    types = [np.dtype(np.int64), np.dtype(bool)]
+    ours, theirs = columns([(None, False), (5, True)], types), columns([(0, True), (5, None)], types)
+    for keep in (True, False):
+        assert not same(ours, theirs, ordered=keep)
+
+
 def test_integers_are_not_the_floats_next_to_them():
     gold, other = "SELECT a + 9007199254740993 FROM t", "SELECT (a + 9007199254740993)::DOUBLE FROM t"
     for _ in range(2):

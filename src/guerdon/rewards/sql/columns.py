@@ -48,8 +48,9 @@ class Columns:
         return list(zip(*cells, strict=True)) if len(cells) > 1 else list(cells[0])
 
     def like(self, other: Columns) -> bool:
-        """Whether cells are of the same types: arrays of others may be equal where rows are not."""
-        return [part.dtype for part in self.parts] == [part.dtype for part in other.parts]
+        """Whether columns are of the same types, with NULL or without: others may be equal where rows are not."""
+        ours, theirs = ([(column.dtype, type(column)) for column in each._columns] for each in (self, other))
+        return ours == theirs
 
     def equal(self, other: Columns) -> bool:
         """Whether all rows are equal, one by one."""
