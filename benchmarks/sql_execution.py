@@ -30,6 +30,7 @@ from typing import Any
 import duckdb
 
 from guerdon.rewards import sql
+from guerdon.rewards.sql.duck import CLOSED
 
 SYSTEMS = ("sqlite", "duckdb")
 SIZES = (10, 100, 1000, 10_000, 100_000)
@@ -126,7 +127,7 @@ def main() -> None:
             reading: Any = (
                 sqlite3.connect(path)
                 if system == "sqlite"
-                else duckdb.connect(path, read_only=True, config=sql.databases._CLOSED)
+                else duckdb.connect(path, read_only=True, config=CLOSED)
             )
             judge = sql.execution(system=system, seconds=60.0).evaluate
             cases = [(order, size) for size in SIZES for order in ("ordered", "shuffled")]

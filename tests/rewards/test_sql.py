@@ -28,7 +28,8 @@ from guerdon.rewards import sql
 from guerdon.rewards.sql import databases
 from guerdon.rewards.sql.alarm import Alarm
 from guerdon.rewards.sql.columns import Columns
-from guerdon.rewards.sql.databases import Known, QueryFailed, fetched, opened
+from guerdon.rewards.sql.databases import Known, QueryFailed, fetched
+from guerdon.rewards.sql.opening import opened
 from guerdon.rewards.sql.reading import ordered, query_in
 from guerdon.rewards.sql.results import difference, same
 
@@ -107,8 +108,9 @@ def test_an_order_inside_brackets_comments_and_texts_is_not_the_results():
         "SELECT a FROM t WHERE b>1; SELECT a FROM t WHERE b>1",
         "PRAGMA writable_schema = 1",
         "SELECT load_extension('x')",
-        "SELECT a FROM t WHERE b > 1 AND 0 = (SELECT 0 FROM pragma_hard_heap_limit(1))",  # of the whole process
-        'SELECT * FROM "PRAGMA_hard_heap_limit"(1)',
+        "SELECT a FROM t WHERE b > 1 AND 0 = (SELECT 0 FROM pragma_hard_heap_limit)",  # of the whole process
+        'SELECT * FROM "PRAGMA_hard_heap_limit"',
+        "SELECT name FROM pragma_table_info('t')",
         "WITH old AS (SELECT 2) DELETE FROM t WHERE a IN old",
         "WITH new AS (SELECT 9, 9) INSERT INTO t SELECT * FROM new",
         "SELECT * FROM read_csv('/etc/passwd')",
@@ -127,6 +129,35 @@ def test_a_query_that_does_more_than_read_gets_the_floor_and_changes_nothing(sys
         assert re.search("not authorized|authorization denied", details["reason"])
     assert score(GOLD, system=system)[0] == 1.0
     assert not list(Path("/tmp").glob("guerdon_sql_*"))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("SELECT 1 -- done", 1.0),
+        ("SELECT 1; -- done", 1.0),
+        ("-- well\nSELECT 1; /* done */ ;", 1.0),
+        ("VALUES (1)", 1.0),
+        ("SELECT 1;;;SELECT 1", 0.0),
+        ("SELECT 1; garbage", 0.0),
+        ("SELECT 1; SELECT 1 WHERE 0", 0.0),
+        ("-- SELECT 1", 0.0),
+        ("EXPLAIN SELECT 1", 0.0),
+        ("SELECT ?", 0.0),
+        ("SELECT $a", 0.0),
+        ("SELECT 1\0; DROP TABLE t", 0.0),
+        ("SELECT '\udcff'", 0.0),
+        ("SELECT x'ff'", 0.0),
+        ("SELECT CAST(x'ff' AS TEXT)", 0.0),
+        ("SELECT abs(-9223372036854775808)", 0.0),
+    ],
+)
+def test_a_query_is_one_statement_with_comments_or_without(system, answer, expected):
+    found, details = score(answer, "SELECT 1", system=system)
+    assert found == expected
+    assert expected or details["reason"]
+    assert score("SELECT 1", "SELECT 1", system=system)[0] == 1.0
 
 
 def test_settings_of_duckdb_are_locked():
@@ -296,6 +327,9 @@ def test_a_cell_as_large_as_memory_is_refused():
         (GOLD, "/nowhere/at/all.db", "database not usable"),
         (GOLD, {"tables": []}, "database not usable"),
         (GOLD, {"schema": "CREATE TABEL t (a)"}, "database not usable"),
+        (GOLD, {"schema": "CREATE TABLE t (a BIGINT)", "rows": {"t": [[2**70]]}}, "database not usable"),
+        (GOLD, {"schema": "CREATE TABLE t (a BIGINT)", "rows": {"t": [[1, 2]]}}, "database not usable"),
+        (GOLD, __file__, "database not usable"),
         (GOLD, 7, "database not usable"),
     ],
 )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 from typing import Any, Literal
 
 from guerdon.algebra import reward
-from guerdon.core.errors import Abstain, MissingExtra
+from guerdon.core.errors import Abstain
+from guerdon.core.extras import needs
 from guerdon.core.parsing import Completion
 from guerdon.rewards.sql.columns import Columns, Result, as_rows
-from guerdon.rewards.sql.databases import AT_ONCE, QueryFailed, System, fetched, opened, pieces
+from guerdon.rewards.sql.databases import AT_ONCE, More, QueryFailed, fetched, pieces
+from guerdon.rewards.sql.opening import System, opened
 from guerdon.rewards.sql.reading import LONGEST, ordered, query_in, reference
 from guerdon.rewards.sql.results import difference, same
 
@@ -24,15 +25,14 @@ def valid(*, seconds: float, rows: int, tolerance: float, system: System, **othe
 
     Raises:
         ValueError: if one of them cannot be meant.
-        MissingExtra: if what they need is not installed.
+        MissingExtra: if what the system needs is not installed.
     """
     if not 0 < seconds < math.inf or rows < 1:
         raise ValueError(f"seconds and rows are positive, got {seconds} and {rows}")
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"a tolerance is 0 or more, got {tolerance}")
-    if system == "duckdb" and find_spec("duckdb") is None:
-        raise MissingExtra("a query of DuckDB", "sql")
-    return ()
+    library = "duckdb" if system == "duckdb" else "apsw"
+    return needs(f"a query of {system}", library, extra="sql")()
 
 
 def longest(*, seconds: float, **others: Any) -> float:
@@ -65,7 +65,7 @@ def execution(
         query: the reference.
         database: the path of a file; or `{"schema": "CREATE TABLE …", "rows": {"table": [[…], …]}}`, or its JSON text.
             One of DuckDB stays what it was when it was first opened, also when another file takes its place.
-        system: what executes them; 'duckdb' needs guerdon[sql].
+        system: what executes them.
         order: 'ignore' compares multisets; a set, as some benchmarks have it, would let `SELECT DISTINCT` pass for a
             query without. 'keep' compares lists, 'as_asked' if the reference's outermost query has an ORDER BY; where
             that leaves ties, both deny right answers.
@@ -83,7 +83,7 @@ def execution(
 
     Raises:
         Abstain: if the database cannot be opened, or the reference gives no result.
-        MissingExtra: at once, if DuckDB is not installed.
+        MissingExtra: at once, if what the system needs is not installed.
         ValueError: at once, if a limit is not positive.
 
     >>> from guerdon.rewards import sql
@@ -135,13 +135,13 @@ def compared(
         return ("no query" if not said else f"more than {LONGEST} characters"), False
     keep = order == "keep" or (order == "as_asked" and ordered(wanted))
 
-    def unlike(columns: int, first: Result, cursor: Any) -> str | None:
+    def unlike(columns: int, first: Result, more: More) -> str | None:
         if columns != known.width:
             return f"gives {columns} columns, not {known.width}"
         whole = isinstance(first, Columns) or len(first) < AT_ONCE
         if whole and same(expected, first, ordered=keep):
             return None
-        return difference(as_rows(expected), pieces(first, cursor), ordered=keep, tolerance=tolerance)
+        return difference(as_rows(expected), pieces(first, more), ordered=keep, tolerance=tolerance)
 
     try:
         most = len(expected) + 1  # more than are expected are wrong, however many
