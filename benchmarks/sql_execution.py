@@ -125,9 +125,7 @@ def main() -> None:
                 fill(writing, f"{shape}_{size}", [SHAPES[shape](k, size) for k in range(size)])
             writing.close()
             reading: Any = (
-                sqlite3.connect(path)
-                if system == "sqlite"
-                else duckdb.connect(path, read_only=True, config=CLOSED)
+                sqlite3.connect(path) if system == "sqlite" else duckdb.connect(path, read_only=True, config=CLOSED)
             )
             judge = sql.execution(system=system, seconds=60.0).evaluate
             cases = [(order, size) for size in SIZES for order in ("ordered", "shuffled")]

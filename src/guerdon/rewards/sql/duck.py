@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -28,7 +29,8 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
 
 _READS = ("SELECT", "WITH")
 _WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
-_PLAIN = _WHOLE | {"BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR"}  # types whose cells are the same in arrays as in rows
+_EXACT = {f"DECIMAL({digits},{behind})" for digits in range(1, 16) for behind in range(digits + 1)}  # as a float, too
+_PLAIN = _WHOLE | _EXACT | {"BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP"}  # types that come as columns
 _FAILURES = (duckdb.Error, RuntimeError, ValueError, MemoryError)
 
 
@@ -73,15 +75,13 @@ class DuckDB:
     def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
         """See `Database.run`.
 
-        Columns are fetched whole, and nothing but time bounds them: those that are not quick are fetched as rows.
+        Columns are fetched whole, and nothing but time bounds them: those that are not quick are fetched as rows. So
+        are those that fail, as dates of columns have no infinity.
         """
         quick = self.last.quick
         if bulk and quick < seconds:
-            try:
+            with contextlib.suppress(QueryFailed):
                 return self._run(query, quick, most, read, bulk)
-            except QueryFailed:
-                if not self._alarm.late:
-                    raise
         return self._run(query, seconds, most, read, 0)
 
     def _run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
@@ -103,10 +103,10 @@ class DuckDB:
     def _columns(self, most: int) -> Columns | None:
         """The first rows of the result as columns, if these are plain and each has a name of its own."""
         columns = self._connection.description
-        names, kinds = {column[0].lower() for column in columns}, {str(column[1]) for column in columns}
-        if len(names) < len(columns) or not kinds <= _PLAIN:
+        kinds = [str(column[1]) for column in columns]
+        if len({column[0].lower() for column in columns}) < len(columns) or not _PLAIN.issuperset(kinds):
             return None
-        return Columns(list(self._connection.fetchnumpy().values()), most)
+        return Columns(list(self._connection.fetchnumpy().values()), kinds, most)
 
     def _only(self, query: str) -> Any:
         """The statement that a query is.
@@ -118,5 +118,3 @@ class DuckDB:
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise QueryFailed("is not one query that reads")
         return statements[0]
-
-

@@ -11,9 +11,9 @@ from typing import Any
 
 from guerdon.core.parsing import shown
 from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows
+from guerdon.rewards.sql.counting import as_often, some
 
 MOST = 64 << 20  # characters and bytes of a result that is not compared row by row as it comes
-SOME = 16  # rows at the beginning, and as many behind them, that are looked at to see what repeats
 
 _NUMBERS: set[type] = {int, float}
 _TEXTS: set[type] = {str}
@@ -57,7 +57,7 @@ def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, toleran
         return None if alike == len(expected) else f"has {alike} rows, not {len(expected)}"
     rest, others = expected[alike:], chain([piece], pieces)
     # Sorted lists are compared sooner than sets are made, and in half the time of counting where rows repeat.
-    if not ordered and not tolerance and piece[0] in rest and (place := _telling(_some(rest), _NUMBERS)) is not None:
+    if not ordered and not tolerance and piece[0] in rest and (place := _telling(some(rest), _NUMBERS)) is not None:
         rows, whole = _gathered(others, len(rest))
         if whole and _sorted_alike(rest, rows, place):
             return None
@@ -86,51 +86,22 @@ def same(expected: Result, result: Result, *, ordered: bool) -> bool:
     if len(result) != len(expected):
         return False
     if isinstance(expected, Columns) and isinstance(result, Columns) and expected.like(result):
-        return expected.equal(result) or (not ordered and _same_columns(expected, result))
+        return expected.equal(result) or (not ordered and expected.equal_in_any_order(result))
     expected, rows = as_rows(expected), as_rows(result)
     return rows == expected or (not ordered and _same_rows(expected, rows))
 
 
-def _same_columns(expected: Columns, result: Columns) -> bool:
-    some = expected.some(SOME)
-    place = _telling(some, _NUMBERS)
-    texts = [part.dtype == object for part in expected.parts]
-    if place is None and len(texts) > 1:
-        place = _telling(some, _TEXTS)
-    if place is not None or not all(texts):  # texts alone are hashed sooner than sorted
-        alike = expected.equal_in_any_order(result, place)
-        if alike is not None:
-            return alike
-    return _as_often(expected.items(), result.items())
-
-
 def _same_rows(expected: Rows, rows: Rows) -> bool:
-    some = _some(expected)
-    place = _telling(some, _NUMBERS)
-    if place is None and _kinds(some) < len(some):  # texts are sorted sooner than rows are counted
-        place = _telling(some, _TEXTS)
+    few = some(expected)
+    place = _telling(few, _NUMBERS)
+    if place is None and _kinds(few) < len(few):  # texts are sorted sooner than rows are counted
+        place = _telling(few, _TEXTS)
     if place is not None and _sorted_alike(expected, rows, place):
         return True
     try:
-        return _as_often(expected, rows)
+        return as_often(expected, rows)
     except TypeError:  # lists and structures, of DuckDB
         return False
-
-
-def _as_often(expected: list[Any], items: list[Any]) -> bool:
-    """Whether two lists of one length have the same items, each as often."""
-    some = _some(expected)
-    if len(set(some)) == len(some):
-        left = set(expected)
-        if len(left) == len(expected):
-            left.difference_update(items)
-            return not left
-    return dict.__eq__(Counter(expected), Counter(items))  # Counter's own is a loop in Python
-
-
-def _some(rows: list[Any]) -> list[Any]:
-    """A few of many rows, for a guess at what tells them apart."""
-    return rows[:SOME] + rows[SOME :: len(rows) // SOME + 1]
 
 
 def _kinds(items: list[Any]) -> int:

@@ -11,8 +11,8 @@ from guerdon.core.errors import Abstain
 from guerdon.core.extras import needs
 from guerdon.core.parsing import Completion, shown
 from guerdon.rewards import format
-from guerdon.rewards.sql.opening import System
 from guerdon.rewards.sql.likeness import alike, linked
+from guerdon.rewards.sql.opening import System
 from guerdon.rewards.sql.reading import query_in, reference
 from guerdon.rewards.sql.running import Order, compared, longest, valid
 
