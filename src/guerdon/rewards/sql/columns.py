@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from guerdon.rewards.sql.counting import SOME, as_often, some
 Rows = list[tuple[Any, ...]]
 
 FIRST, LAST = (int(np.datetime64(moment, "us").astype(np.int64)) for moment in (datetime.min, datetime.max))
+NULL = -(2**63)  # in place of it, among whole numbers
 MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
 
 
@@ -34,11 +36,17 @@ class Columns:
         self._columns = columns if len(columns[0]) <= most else [column[:most] for column in columns]
         self._kinds = kinds
         self.width = len(columns)
-        self._split = [_split(column) for column in self._columns]
-        self._parts = [part for cells, missing in self._split for part in _parts(cells, missing)]
+        for column in self._columns:
+            if column.dtype.kind == "M" and not _pythonic(column):
+                raise ValueError("a date or a time that Python has not")
 
     def __len__(self) -> int:
         return len(self._columns[0])
+
+    @cached_property
+    def _keys(self) -> list[np.ndarray]:
+        """What is compared of the columns; not before there is another, as two in a row are made sooner."""
+        return list(map(_key, self._columns))
 
     @cached_property
     def rows(self) -> Rows:
@@ -55,19 +63,18 @@ class Columns:
         return list(zip(*[_cells(column[which], kind) for column, kind in columns], strict=True))
 
     def like(self, other: Columns) -> bool:
-        """Whether columns are of the same types, with NULL or without: others may be equal where rows are not."""
-        ours, theirs = ([missing is None for _, missing in each._split] for each in (self, other))
-        return self._kinds == other._kinds and ours == theirs
+        """Whether columns are of the same types: others may be equal where rows are not."""
+        return self._kinds == other._kinds
 
     def equal(self, other: Columns) -> bool:
         """Whether all rows are equal, one by one."""
-        ours, theirs = self._parts[0][:SOME].tolist(), other._parts[0][:SOME].tolist()
-        return ours == theirs and all((a == b).all() for a, b in zip(self._parts, other._parts, strict=True))
+        ours, theirs = self._keys[0][:SOME].tolist(), other._keys[0][:SOME].tolist()
+        return ours == theirs and all((a == b).all() for a, b in zip(self._keys, other._keys, strict=True))
 
     def equal_in_any_order(self, other: Columns) -> bool:
-        """Whether the rows are the same, each as often; False may also mean that NaN hides it.
+        """Whether the rows are the same, each as often.
 
-        Rows are sorted by what seems to tell them apart; those that then are not equal, one by one, are counted.
+        They are sorted by what seems to tell them apart; those that then are not equal, one by one, are counted.
         """
         if self.width == 1:
             return self._equal_cells(other)
@@ -79,37 +86,42 @@ class Columns:
         theirs, there = other._sorted(place)
         if not (ours == theirs).all():
             return False
-        unlike = np.zeros(len(self), bool)
-        for part, another in zip(self._parts, other._parts, strict=True):
-            unlike |= part.take(here) != another.take(there)
-        return as_often(self._items(here[unlike]), other._items(there[unlike]))
+        places = [k for k in range(self.width) if k != place]
+        unlike = reduce(or_, [self._keys[k].take(here) != other._keys[k].take(there) for k in places])
+        rest = ours[unlike]
+        if len(rest) and rest[0] != rest[-1]:  # not all of these have one number there
+            places = list(range(self.width))
+        return as_often(self._items(here[unlike], places), other._items(there[unlike], places))
 
     def _telling(self) -> int | None:
-        """The part with numbers that seems to tell most rows apart; None if none seems to tell two thirds."""
-        kinds = [len(set(some(part))) if part.dtype.kind in "iuf" else 0 for part in self._parts]
+        """The column of numbers that seems to tell most rows apart; None if none seems to tell two thirds."""
+        kinds = [0 if key.dtype == object else len(set(some(key))) for key in self._keys]
         most = max(kinds)
         return kinds.index(most) if 3 * most > 2 * 2 * SOME else None
 
     def _sorted(self, place: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """A number for each row, of one part or of all of them, in ascending order; and the rows in this order."""
-        mixed = _mixed(self._parts if place is None else [self._parts[place]])
-        order = mixed.argsort()
-        return mixed.take(order), order
+        """A number for each row, of one column or of all of them, in ascending order; and the rows in this order."""
+        numbers = _mixed(self._keys) if place is None else self._keys[place]
+        order = numbers.argsort()
+        return numbers.take(order), order
 
-    def _items(self, rows: np.ndarray) -> list[Any]:
-        return list(zip(*[part[rows].tolist() for part in self._parts], strict=True))
+    def _items(self, rows: np.ndarray, places: list[int]) -> list[Any]:
+        """What stands for some rows: a tuple of some of their cells, or the cell if it is but one."""
+        cells: list[list[Any]] = [self._keys[place][rows].tolist() for place in places]
+        return list(zip(*cells, strict=True)) if len(cells) > 1 else cells[0]
 
     def _equal_cells(self, other: Columns) -> bool:
         """Whether the one column of both has the same cells, each as often."""
-        (ours, null), (theirs, nil) = self._split[0], other._split[0]
-        if null is not None and nil is not None:
-            if np.count_nonzero(null) != np.count_nonzero(nil):
-                return False
-            if ours.dtype == object:
-                ours, theirs = ours[~null], theirs[~nil]
-        if ours.dtype == object:
-            return as_often(ours.tolist(), theirs.tolist())
-        return bool((np.sort(ours) == np.sort(theirs)).all())  # each NULL is one 0 more on both sides
+        ours, theirs = self._keys[0], other._keys[0]
+        if ours.dtype != object:
+            return bool((np.sort(ours) == np.sort(theirs)).all())
+        null, nil = np.ma.getmaskarray(self._columns[0]), np.ma.getmaskarray(other._columns[0])
+        nulls = np.count_nonzero(null)
+        if nulls != np.count_nonzero(nil):
+            return False
+        if nulls > 1:  # which would repeat, and counting takes longer than a set
+            ours, theirs = ours[~null], theirs[~nil]
+        return as_often(ours.tolist(), theirs.tolist())
 
 
 Result = Rows | Columns
@@ -120,24 +132,34 @@ def as_rows(result: Result) -> Rows:
     return result.rows if isinstance(result, Columns) else result
 
 
-def _split(column: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The cells of a column, and where NULL is if it is anywhere: of numbers it is a 0, of objects None."""
+def _pythonic(column: np.ndarray) -> bool:
+    """Whether Python has a date or a time for each of these moments."""
+    moments = np.where(np.ma.getmaskarray(column), 0, np.asarray(column).view(np.int64))
+    return not len(moments) or bool(moments.min() >= FIRST and moments.max() <= LAST)
+
+
+def _key(column: np.ndarray) -> np.ndarray:
+    """What is compared of a column: its texts, or for each cell that is none a whole number.
+
+    Raises:
+        ValueError: if a number is the one that stands for NULL.
+    """
     cells, missing = column, None
     if isinstance(column, np.ma.MaskedArray):
         cells, missing = np.asarray(column.data), np.ma.getmaskarray(column)
-    moments = cells.dtype.kind == "M"
-    if moments:
-        cells = cells.view(np.int64)
-    if missing is not None and cells.dtype != object:
-        cells[missing] = 0
-    if moments and len(cells) and not FIRST <= cells.min() <= cells.max() <= LAST:
-        raise ValueError("a date or a time that Python has not")
-    return cells, missing
-
-
-def _parts(cells: np.ndarray, missing: np.ndarray | None) -> tuple[np.ndarray, ...]:
-    """What is compared of a column: equal rows have equal parts."""
-    return (cells,) if missing is None or cells.dtype == object else (cells, missing)
+    if cells.dtype == object:
+        return cells  # NULL is None
+    numbers: np.ndarray
+    if cells.dtype.kind == "f":  # by their bits, where 0.0 is added to -0.0: its bits would be NULL's
+        numbers = np.add(cells, 0.0, dtype=np.float64).view(np.int64)
+    else:
+        numbers = cells.astype(np.int64)  # microseconds of moments, and the bits of what has no sign
+        taken = numbers == NULL
+        if (taken if missing is None else taken & ~missing).any():
+            raise ValueError("a number that stands for NULL")
+    if missing is not None:
+        np.putmask(numbers, missing, NULL)
+    return numbers
 
 
 def _cells(column: np.ndarray, kind: str) -> list[Any]:
@@ -151,13 +173,13 @@ def _cells(column: np.ndarray, kind: str) -> list[Any]:
     return cells
 
 
-def _mixed(parts: list[np.ndarray]) -> np.ndarray:
+def _mixed(keys: list[np.ndarray]) -> np.ndarray:
     """A number for each row: the same where rows are the same, and seldom where they are not."""
-    mixed = np.zeros(len(parts[0]), np.int64)
-    for part in parts:
-        if part.dtype == object:
-            part = np.fromiter(map(hash, part.tolist()), np.int64, len(part))
-        elif part.dtype.kind == "f":
-            part = np.add(part, 0.0, dtype=np.float64).view(np.int64)  # -0.0 + 0.0 is 0.0
-        mixed = mixed * MIXING + part.astype(np.int64)
+    mixed = _hashed(keys[0])
+    for key in keys[1:]:
+        mixed = mixed * MIXING + _hashed(key)
     return mixed
+
+
+def _hashed(key: np.ndarray) -> np.ndarray:
+    return np.fromiter(map(hash, key.tolist()), np.int64, len(key)) if key.dtype == object else key

@@ -12,7 +12,7 @@ T = TypeVar("T")
 More = Callable[[int], Rows]  # the next so many rows of a result, or what is left
 
 AT_ONCE = 1024  # rows that are fetched at a time
-MANY = 500  # rows that come sooner as columns than as rows, where a database has both
+MANY = 700  # rows that come sooner as columns than as rows, where a database has both
 QUICK = 0.05  # seconds in which columns have come, or rows are fetched in their place; besides
 SLOWER = 5  # times as long as the reference took
 

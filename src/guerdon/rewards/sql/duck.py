@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -80,8 +79,10 @@ class DuckDB:
         """
         quick = self.last.quick
         if bulk and quick < seconds:
-            with contextlib.suppress(QueryFailed):
+            try:
                 return self._run(query, quick, most, read, bulk)
+            except QueryFailed:
+                bulk = 0
         return self._run(query, seconds, most, read, 0)
 
     def _run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
