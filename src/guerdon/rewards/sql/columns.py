@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from guerdon.rewards.sql.counting import SOME, as_often, some
+from guerdon.rewards.sql.counting import SOME, as_often
 
 Rows = list[tuple[Any, ...]]
 
@@ -35,6 +35,7 @@ class Columns:
     def __init__(self, columns: list[np.ndarray], kinds: list[str], most: int) -> None:
         self._columns = columns if len(columns[0]) <= most else [column[:most] for column in columns]
         self._kinds = kinds
+        self._made: list[np.ndarray] = []
         self.width = len(columns)
         for column in self._columns:
             if column.dtype.kind == "M" and not _pythonic(column):
@@ -43,10 +44,12 @@ class Columns:
     def __len__(self) -> int:
         return len(self._columns[0])
 
-    @cached_property
+    @property
     def _keys(self) -> list[np.ndarray]:
-        """What is compared of the columns; not before there is another, as two in a row are made sooner."""
-        return list(map(_key, self._columns))
+        """What is compared of the columns; made when there is another result, as two in a row are made sooner."""
+        if not self._made:
+            self._made = list(map(_key, self._columns))
+        return self._made
 
     @cached_property
     def rows(self) -> Rows:
@@ -95,9 +98,10 @@ class Columns:
 
     def _telling(self) -> int | None:
         """The column of numbers that seems to tell most rows apart; None if none seems to tell two thirds."""
-        kinds = [0 if key.dtype == object else len(set(some(key))) for key in self._keys]
+        apart = len(self) // 32 + 1
+        kinds = [0 if key.dtype == object else len(set(key[::apart].tolist())) for key in self._keys]
         most = max(kinds)
-        return kinds.index(most) if 3 * most > 2 * 2 * SOME else None
+        return kinds.index(most) if 3 * most * apart > 2 * len(self) else None
 
     def _sorted(self, place: int | None) -> tuple[np.ndarray, np.ndarray]:
         """A number for each row, of one column or of all of them, in ascending order; and the rows in this order."""
@@ -115,7 +119,7 @@ class Columns:
         ours, theirs = self._keys[0], other._keys[0]
         if ours.dtype != object:
             return bool((np.sort(ours) == np.sort(theirs)).all())
-        null, nil = np.ma.getmaskarray(self._columns[0]), np.ma.getmaskarray(other._columns[0])
+        null, nil = np.ma.getmask(self._columns[0]), np.ma.getmask(other._columns[0])
         nulls = np.count_nonzero(null)
         if nulls != np.count_nonzero(nil):
             return False
