@@ -15,6 +15,7 @@ from guerdon.rewards.sql.counting import SOME, as_often
 
 Rows = list[tuple[Any, ...]]
 
+LOOKED_AT = 64  # rows from all over, to see what tells them apart
 FIRST, LAST = (int(np.datetime64(moment, "us").astype(np.int64)) for moment in (datetime.min, datetime.max))
 NULL = -(2**63)  # in place of it, among whole numbers
 MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
@@ -97,15 +98,16 @@ class Columns:
         return as_often(self._items(here[unlike], places), other._items(there[unlike], places))
 
     def _telling(self) -> int | None:
-        """The column of numbers that seems to tell most rows apart; None if none seems to tell two thirds."""
-        apart = len(self) // 32 + 1
-        kinds = [0 if key.dtype == object else len(set(key[::apart].tolist())) for key in self._keys]
+        """The column that seems to tell most rows apart, of numbers if there are any; None if it seems to be few."""
+        apart = len(self) // LOOKED_AT + 1
+        texts = all(key.dtype == object for key in self._keys)
+        kinds = [len(set(key[::apart].tolist())) if texts or key.dtype != object else 0 for key in self._keys]
         most = max(kinds)
         return kinds.index(most) if 3 * most * apart > 2 * len(self) else None
 
     def _sorted(self, place: int | None) -> tuple[np.ndarray, np.ndarray]:
         """A number for each row, of one column or of all of them, in ascending order; and the rows in this order."""
-        numbers = _mixed(self._keys) if place is None else self._keys[place]
+        numbers = _mixed(self._keys if place is None else [self._keys[place]])
         order = numbers.argsort()
         return numbers.take(order), order
 
