@@ -10,6 +10,8 @@ results in the same order, "shuffled" has the second from the shuffled table, an
 column tells rows apart, though together they do, "twice", which has each row twice, "tenth", a tenth of whose rows
 has come before, and "sparse", with NULL in two columns. These queries do nothing but read; "grouped" counts 1 000
 shuffled rows in as many groups as there are rows in the result.
+
+SQLite is executed directly by the standard library, as evaluations do it; with `--apsw` by APSW, as the reward does.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import apsw
 import duckdb
 
 from guerdon.rewards import sql
@@ -113,6 +116,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=1, help="answers that have one reference")
     parser.add_argument("--system", choices=SYSTEMS, action="append", help="which systems; all, if none is named")
     parser.add_argument("--rows", type=int, choices=SIZES, action="append", help="which sizes of results")
+    parser.add_argument("--apsw", action="store_true", help="the direct way of SQLite is by APSW")
     parser.add_argument("--columns", default="id, name, price", help="what is selected, but for groups")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -124,9 +128,11 @@ def main() -> None:
             for shape, size in SHAPED:
                 fill(writing, f"{shape}_{size}", [SHAPES[shape](k, size) for k in range(size)])
             writing.close()
-            reading: Any = (
-                sqlite3.connect(path) if system == "sqlite" else duckdb.connect(path, read_only=True, config=CLOSED)
-            )
+            reading: Any
+            if system == "duckdb":
+                reading = duckdb.connect(path, read_only=True, config=CLOSED)
+            else:
+                reading = apsw.Connection(path) if arguments.apsw else sqlite3.connect(path)
             judge = sql.execution(system=system, seconds=60.0).evaluate
             cases = [(order, size) for size in SIZES for order in ("ordered", "shuffled")]
             for order, size in (*cases, *SHAPED, ("grouped", 10), ("grouped", 100)):
