@@ -22,7 +22,7 @@ MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
 
 
 class Columns:
-    """The first rows of a result, of plain cells: truth values, numbers, texts, dates, times and NULL.
+    """The first rows of a result, of plain cells: truth values, numbers, texts, dates, timestamps and NULL.
 
     Args:
         columns: what DuckDB gives as arrays.

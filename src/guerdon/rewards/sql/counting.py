@@ -8,9 +8,9 @@ from typing import Any
 SOME = 16  # items at the beginning, and as many behind them, that are looked at to see what repeats
 
 
-def some(items: Any) -> list[Any]:
-    """A few of a list's or an array's many items, for a guess at the rest."""
-    return [*items[:SOME], *items[SOME :: len(items) // SOME + 1]]
+def some(items: list[Any]) -> list[Any]:
+    """A few of many, for a guess at the rest."""
+    return items[:SOME] + items[SOME :: len(items) // SOME + 1]
 
 
 def as_often(expected: list[Any], items: list[Any]) -> bool:

@@ -96,6 +96,11 @@ def pieces(first: Result, more: More) -> Iterator[Rows]:
         rows = more(AT_ONCE)
 
 
+def reads(query: str) -> bool:
+    """Whether a query seems to read, as it begins."""
+    return query[:6].upper().startswith(("SELECT", "WITH"))
+
+
 def inserts(rows: Mapping[str, Any]) -> Iterator[tuple[str, list[Sequence[Any]]]]:
     """For each table of a database that stands in the row a statement that inserts a row, and the rows."""
     for table, content in rows.items():

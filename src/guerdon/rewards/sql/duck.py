@@ -10,7 +10,7 @@ import duckdb
 
 from guerdon.rewards.sql.alarm import Alarm
 from guerdon.rewards.sql.columns import Columns, Result
-from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, said
+from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, reads, said
 
 T = TypeVar("T")
 
@@ -26,7 +26,6 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "lock_configuration": True,
 }
 
-_READS = ("SELECT", "WITH")
 _WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 _EXACT = {f"DECIMAL({digits},{behind})" for digits in range(1, 16) for behind in range(digits + 1)}  # as a float, too
 _PLAIN = _WHOLE | _EXACT | {"BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP"}  # types that come as columns
@@ -88,8 +87,7 @@ class DuckDB:
     def _run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
         self._alarm.set(seconds)
         try:
-            # By its text it is one that reads, or it is parsed to see whether it is: that takes a tenth of a small one.
-            plain = ";" not in query and query[:6].upper().startswith(_READS)
+            plain = ";" not in query and reads(query)  # else it is parsed twice, which takes a tenth of a small one
             result = self._connection.execute(query if plain else self._only(query))
             if bulk and (columns := self._columns(bulk)) is not None:
                 return read(columns.width, columns, result.fetchmany)

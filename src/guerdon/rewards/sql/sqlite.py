@@ -12,7 +12,7 @@ from urllib.parse import quote
 import apsw
 
 from guerdon.rewards.sql.columns import Result
-from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, said
+from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, reads, said
 
 T = TypeVar("T")
 
@@ -20,7 +20,6 @@ LONGEST_CELL = 1 << 20  # bytes of a text or blob, intermediate ones included
 STEPS = 10_000  # of SQLite's machine between two looks at the clock
 PATIENCE = 5000  # milliseconds for a file that somebody writes
 
-_READS = ("SELECT", "WITH")
 _READING = {apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE}
 _FAILURES = (apsw.Error, ValueError, MemoryError)
 
@@ -87,7 +86,7 @@ class Sqlite:
 
     def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
         """See `Database.run`; all results come as rows."""
-        ask = self._wary or not query[:6].upper().startswith(_READS) or "pragma" in query.lower()
+        ask = self._wary or not reads(query) or "pragma" in query.lower()
         if ask != self._asking:
             self._connection.set_authorizer(_reading if ask else None)
             self._asking = ask
