@@ -81,7 +81,7 @@ class DuckDB:
             try:
                 return self._run(query, quick, most, read, bulk)
             except QueryFailed:
-                bulk = 0
+                pass
         return self._run(query, seconds, most, read, 0)
 
     def _run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
