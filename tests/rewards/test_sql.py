@@ -929,8 +929,13 @@ def test_rows_that_are_alike_in_some_cells_are_not_the_same():
     assert not same(repeating, [*repeating[:0:-1], (2, 4)], ordered=False)
 
 
-def test_cells_that_cannot_be_hashed_are_the_same_at_once_where_others_tell_rows_apart():
-    assert not same([([1],), ([2],)], [([2],), ([1],)], ordered=False)
+def test_rows_whose_cells_cannot_be_hashed_are_the_same_at_once():
+    rows = [([1], "1", None), ([2], "2", {"x": math.nan}), ([1], "1", None), (["1"], "1", None)]
+    for other in itertools.permutations(rows):
+        assert same(rows, list(other), ordered=False)
+        assert same(rows, list(other), ordered=True) == (list(other) == rows)
+    for wrong in (["1"], "1", None), ([1], 1, None), ([2], "2", {"x": math.nan}):
+        assert not same(rows, [*rows[1:], wrong], ordered=False)
     assert same([(1, [1]), (2, [2])], [(2, [2]), (1, [1])], ordered=False)
     assert not same([(1,), (2,)], [([1],), (1,)], ordered=False)
 
