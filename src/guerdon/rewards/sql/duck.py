@@ -35,6 +35,8 @@ _FAILURES = (duckdb.Error, RuntimeError, ValueError, MemoryError)
 class DuckDB:
     """A DuckDB database, without files, network and settings, in a transaction that only reads."""
 
+    error = duckdb.Error
+
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.last = Known()
         self._connection = connection
@@ -44,31 +46,17 @@ class DuckDB:
 
     @classmethod
     def file(cls, path: str) -> DuckDB:
-        """A file, which stays what it was when this process first opened it.
-
-        Raises:
-            QueryFailed: if it is no database.
-        """
-        try:
-            return cls(duckdb.connect(path, read_only=True, config=CLOSED))
-        except duckdb.Error as error:
-            raise QueryFailed(said(error)) from None
+        """A file, which stays what it was when this process first opened it."""
+        return cls(duckdb.connect(path, read_only=True, config=CLOSED))
 
     @classmethod
     def inline(cls, schema: str, rows: Mapping[str, Any]) -> DuckDB:
-        """A database in memory.
-
-        Raises:
-            QueryFailed: if its schema is none, or does not fit its rows.
-        """
-        try:
-            connection = duckdb.connect(":memory:", config=CLOSED)
-            connection.execute(schema)
-            for statement, records in inserts(rows):
-                connection.executemany(statement, records)
-            return cls(connection)
-        except duckdb.Error as error:
-            raise QueryFailed(said(error)) from None
+        """A database in memory."""
+        connection = duckdb.connect(":memory:", config=CLOSED)
+        connection.execute(schema)
+        for statement, records in inserts(rows):
+            connection.executemany(statement, records)
+        return cls(connection)
 
     def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
         """See `Database.run`.

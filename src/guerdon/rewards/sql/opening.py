@@ -54,7 +54,10 @@ def _opened(system: System, where: str, what: str, thread: int, *state: int) -> 
         from guerdon.rewards.sql.sqlite import Sqlite as kind
     else:
         from guerdon.rewards.sql.duck import DuckDB as kind
-    database: Database = kind.file(where) if what == "file" else kind.inline(*_content(where))
+    try:
+        database: Database = kind.file(where) if what == "file" else kind.inline(*_content(where))
+    except kind.error as error:
+        raise QueryFailed(said(error)) from None
     return database
 
 

@@ -32,6 +32,8 @@ class Sqlite:
     takes as long as a small query.
     """
 
+    error = apsw.Error
+
     def __init__(self, connection: apsw.Connection) -> None:
         self.last = Known()
         self._connection = connection
@@ -53,36 +55,22 @@ class Sqlite:
 
     @classmethod
     def file(cls, path: str) -> Sqlite:
-        """A file; taken for one that nobody changes, unless its journal says otherwise.
-
-        Raises:
-            QueryFailed: if it is no database.
-        """
+        """A file; taken for one that nobody changes, unless its journal says otherwise."""
         immutable = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        try:
-            connection = apsw.Connection(f"file:{quote(path)}?mode=ro{immutable}", flags=flags, statementcachesize=0)
-            connection.set_busy_timeout(PATIENCE)
-            return cls(connection)
-        except apsw.Error as error:
-            raise QueryFailed(said(error)) from None
+        connection = apsw.Connection(f"file:{quote(path)}?mode=ro{immutable}", flags=flags, statementcachesize=0)
+        connection.set_busy_timeout(PATIENCE)
+        return cls(connection)
 
     @classmethod
     def inline(cls, schema: str, rows: Mapping[str, Any]) -> Sqlite:
-        """A database in memory.
-
-        Raises:
-            QueryFailed: if its schema is none, or does not fit its rows.
-        """
-        try:
-            connection = apsw.Connection(":memory:", statementcachesize=0)
-            connection.execute(schema).fetchall()
-            with connection:
-                for statement, records in inserts(rows):
-                    connection.executemany(statement, records)
-            return cls(connection)
-        except apsw.Error as error:
-            raise QueryFailed(said(error)) from None
+        """A database in memory."""
+        connection = apsw.Connection(":memory:", statementcachesize=0)
+        connection.execute(schema).fetchall()
+        with connection:
+            for statement, records in inserts(rows):
+                connection.executemany(statement, records)
+        return cls(connection)
 
     def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
         """See `Database.run`; all results come as rows."""
