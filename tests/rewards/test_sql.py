@@ -26,12 +26,12 @@ from guerdon.algebra import spec
 from guerdon.core.errors import Abstain
 from guerdon.core.rollouts import Rollouts
 from guerdon.rewards import sql
-from guerdon.rewards.sql import databases
+from guerdon.rewards.sql import databases, duck
 from guerdon.rewards.sql.alarm import Alarm
 from guerdon.rewards.sql.columns import Columns
 from guerdon.rewards.sql.databases import Known, QueryFailed, fetched
 from guerdon.rewards.sql.opening import opened
-from guerdon.rewards.sql.reading import ordered, query_in
+from guerdon.rewards.sql.reading import only_table, ordered, query_in
 from guerdon.rewards.sql.results import difference, same
 
 SHOP = {
@@ -164,7 +164,7 @@ def test_a_query_is_one_statement_with_comments_or_without(system, answer, expec
 def test_settings_of_duckdb_are_locked():
     database = opened(SHOP, "duckdb", "")
     with pytest.raises(QueryFailed, match="locked"):
-        database.run("SELECT 1", 5.0, 1, lambda *result: database._connection.execute("SET threads = 2"), 0)
+        database.run("SELECT 1", 5.0, 1, lambda *result: database._connections[0].execute("SET threads = 2"), 0)
 
 
 def test_a_view_is_no_way_to_a_pragma():
@@ -624,8 +624,8 @@ def bulk(monkeypatch):
         score("SELECT 1", gold, MANY, system="duckdb")
     assert isinstance(base.last.result, Columns)
     base.last = base.last._replace(seconds=0.0)
-    asked, run = [], base._run
-    monkeypatch.setattr(base, "_run", lambda *others: asked.append(others[-1] > 0) or run(*others))
+    asked, run = [], base._executed
+    monkeypatch.setattr(base, "_executed", lambda *others: asked.append(others[4] > 0) or run(*others))
     return asked
 
 
@@ -850,8 +850,9 @@ def test_many_rows_of_plain_cells_come_as_columns(bulk):
     nearly = "SELECT a, b, c * (1 + 1e-12) FROM t ORDER BY c"
     assert [score(nearly, ALL, MANY, system="duckdb", tolerance=t)[0] for t in (0.0, 1e-9)] == [0.0, 1.0]
     assert all(bulk)
+    seen = len(bulk)
     assert "Binder Error" in score("SELECT nothing FROM t", ALL, MANY, system="duckdb")[1]["reason"]
-    assert bulk[-2:] == [True, False]
+    assert bulk[seen:] == [True]  # and it is not executed again: it would fail again
     assert score("SELECT 1", "SELECT 1", MANY, system="duckdb")[0] == 1.0
     assert score("SELECT 2", "SELECT 2", MANY, system="duckdb")[0] == 1.0
     assert bulk[-4:] == [True, False, False, False]
@@ -859,8 +860,8 @@ def test_many_rows_of_plain_cells_come_as_columns(bulk):
 
 def test_columns_have_time_as_their_reference_had(bulk, monkeypatch):
     base, given = opened(MANY, "duckdb", ""), []
-    run = base._run
-    monkeypatch.setattr(base, "_run", lambda *others: given.append(others[1]) or run(*others))
+    run = base._executed
+    monkeypatch.setattr(base, "_executed", lambda *others: given.append(others[1]) or run(*others))
     base.last = base.last._replace(seconds=0.125)
     assert score(ALL, ALL, MANY, system="duckdb")[0] == 1.0
     base.last = base.last._replace(seconds=0.125)
@@ -902,6 +903,185 @@ def test_a_query_that_takes_long_is_executed_again_and_may_be_right(bulk, monkey
     bulk.clear()
     assert score(f"{slow} ", f"{slow} AND a >= 0", MANY, system="duckdb")[0] == 1.0
     assert bulk == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("query", "table"),
+    [
+        ("SELECT a FROM t", "t"),
+        ("select a\nfrom\tT1\nwhere a > 1", "t1"),
+        ("SELECT a FROM t AS u WHERE u.a > 1", "t"),
+        ("SELECT a FROM t u ORDER BY a DESC", "t"),
+        ("SELECT a FROM t as u", "t"),
+        ("SELECT a, count(*) FROM t GROUP BY a HAVING count(*) > 1", "t"),
+        ("SELECT a FROM t u HAVING 1", "t"),
+        ("SELECT a FROM t, u", None),
+        ("SELECT a FROM t u, v", None),
+        ("SELECT a FROM t ,u WHERE a > 1", None),
+        ("SELECT a FROM t as u, v", None),
+        ("SELECT a FROM t CROSS JOIN u", None),
+        ("SELECT a FROM t NATURAL\nJOIN u WHERE a > 1", None),
+        ("SELECT a FROM (t)", None),
+        ("SELECT a FROM s.t", None),
+        ("SELECT a FROM 't'", None),
+        ('SELECT a FROM "t"', None),
+        ("SELECT a FROM range(10) WHERE a > 1", None),
+        ("SELECT a FROM t TABLESAMPLE 10% WHERE a > 1", None),
+        ("SELECT a FROM t UNION TABLE u", None),
+        ("SELECT a FROM t WHERE a > (SELECT 1)", None),
+        ("SELECT a FROM t WHERE a IS DISTINCT FROM 1", None),
+        ("WITH u AS (SELECT a FROM t) FROM u", None),
+        ("WITH u AS (SELECT 1) DELETE FROM t WHERE a IN u", None),
+        ("SELECT a FROM t ORDER BY a LIMIT 1", None),
+        ("SELECT a FROM t ORDER BY a OFFSET 1", None),
+        ("SELECT a FROM t WHERE a > 1 FETCH FIRST 1 ROW ONLY", None),
+        ("SELECT sum(a) OVER () FROM t", None),
+        ("SELECT sum(a) over w FROM t WINDOW w AS ()", None),
+        ("SELECT 1", None),
+        ("SELECT 1 FROM", None),
+        ("", None),
+        (f"SELECT a FROM t WHERE a IN ({', '.join(map(str, range(200)))})", None),
+    ],
+)
+def test_a_simple_query_has_one_table(query, table):
+    assert only_table(query) == table
+
+
+TABLES = {
+    "schema": "CREATE TABLE t AS SELECT range AS a, 'text ' || range AS b FROM range(100);"
+    "CREATE TABLE few AS SELECT range AS a FROM range(10000); CREATE TABLE many AS SELECT range AS a FROM range(10001);"
+    "CREATE VIEW v AS SELECT a FROM t; CREATE TABLE t2 AS SELECT a FROM t"
+}
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """For each query from here on the seconds that it had, and whether it was optimized; no table is known."""
+    base = opened(TABLES, "duckdb", "")
+    base.last, base._small = Known(), {}
+    asked, run = [], base._executed
+    monkeypatch.setattr(
+        base, "_executed", lambda *others: asked.append((others[1], others[5] is base._connections[0])) or run(*others)
+    )
+    return asked
+
+
+def optimized(query):
+    """Whether a query is, as DuckDB has it, which says so in one cell."""
+    return opened(TABLES, "duckdb", "").run(query, 5.0, 1, lambda width, rows, more: rows[0][0], 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("t", [True, False, False]),
+        ("T AS u WHERE a = 1", [True, False, False]),
+        ("few WHERE a < 5", [True, False, False]),
+        ("many WHERE a < 5", [True] * 3),
+        ("v", [True] * 3),
+        ("t JOIN few USING (a)", [True] * 3),
+        ("range(10)", [True] * 3),
+    ],
+)
+def test_a_simple_query_of_a_small_table_is_executed_as_it_is(executed, source, expected):
+    query = f"SELECT current_setting('enable_optimizer') AS x FROM {source}"
+    assert [optimized(query) for _ in range(3)] == expected
+    assert optimized("SELECT current_setting('enable_optimizer')")
+    other = opened(MANY, "duckdb", "")
+    assert other.run("SELECT current_setting('enable_optimizer')", 5.0, 1, lambda width, rows, more: rows[0][0], 0)
+
+
+def test_a_table_is_looked_at_once(executed, monkeypatch):
+    base = opened(TABLES, "duckdb", "")
+    seen, look = [], base._has_few
+    monkeypatch.setattr(base, "_has_few", lambda table: seen.append(table) or look(table))
+    for source in ("t", "t2", "v", "many", "t2", "v"):
+        optimized(f"SELECT a FROM {source}")
+    with pytest.raises(QueryFailed, match="does not exist"):
+        optimized("SELECT a FROM nothing")
+    assert seen == ["t", "t2", "v", "many"]
+    assert base._small == {"t": True, "t2": True, "v": False, "many": False}
+    assert [direct for _, direct in executed] == [True, True, True, True, False, True, True]
+    assert len(base._connections) == 2
+
+
+def test_what_fails_as_it_is_executed_is_executed_again_as_ever(executed):
+    def answer(query, gold="SELECT a FROM t"):
+        executed.clear()
+        return *score(query, gold, TABLES, system="duckdb"), [direct for _, direct in executed]
+
+    answer("SELECT a FROM t")
+    assert answer("SELECT a FROM t WHERE a >= 0 ORDER BY b")[::2] == (1.0, [False])
+    failures = (("Binder", "nothing"), ("Catalog", "nothing(a)"), ("Parser", "a +"), ("Conversion", "b::INTEGER"))
+    for kind, cell in failures:
+        found, details, asked = answer(f"SELECT {cell} FROM t")
+        assert (found, asked) == (0.0, [False] + [True] * (kind == "Conversion"))
+        assert f"{kind} Error" in details["reason"]
+    assert answer("SELECT a FROM t WHERE a >= 0")[::2] == (1.0, [False])
+    with pytest.raises(Abstain, match="Conversion Error"):
+        answer("SELECT a FROM t", "SELECT b::INTEGER FROM t")
+    assert answer("SELECT a FROM t", "SELECT a FROM t u")[::2] == (1.0, [False, False])
+
+
+def test_what_takes_long_as_it_is_is_executed_again_as_ever(executed, monkeypatch):
+    optimized("SELECT a FROM t")
+    slow = "SELECT a FROM t WHERE a >= list_sum(list_transform(range(3000000), lambda x: x % 2)) - 3000000"
+    monkeypatch.setattr(databases, "QUICK", 0.01)
+    executed.clear()
+    assert score(f"{slow} AND a < 100", slow, TABLES, system="duckdb", seconds=7.0)[0] == 1.0
+    assert executed[:2] == [(0.01, False), (7.0, True)]
+    executed.clear()
+    assert score(slow, "SELECT a FROM t WHERE a >= 0", TABLES, system="duckdb", seconds=0.01)[1]["reason"] == (
+        "takes more than 0.01 s"
+    )
+    assert executed[-1] == (0.01, True)
+
+
+def test_tables_are_looked_at_up_to_a_number_of_them(executed, monkeypatch):
+    monkeypatch.setattr(duck, "MOST", 1)
+    for source in ("t", "t2", "t", "t2"):
+        optimized(f"SELECT a FROM {source}")
+    assert [direct for _, direct in executed] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("cells", "columns"),
+    [
+        ("(a / 7)::DECIMAL(9, 2)", True),
+        ("b, (a / 7)::DECIMAL(9, 2)", True),
+        ("b, CASE WHEN a > 0 THEN (a / 7)::DECIMAL(9, 2) END", False),
+        ("a, b", False),
+    ],
+)
+def test_a_few_decimals_come_as_columns_too(cells, columns):
+    base = opened(TABLES, "duckdb", "")
+    for rows, expected in ((69, False), (70, columns), (100, columns)):
+        for k in range(3):
+            gold = f"SELECT {cells} FROM t WHERE a < {rows} AND a >= -{k}"
+            assert score(f"{gold} ORDER BY b DESC", gold, TABLES, system="duckdb")[0] == 1.0
+        assert isinstance(base.last.result, Columns) == expected
+        assert base.last.bulky == expected
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ([1, "x"], [2, "x"]),
+        ([1], [1, 1]),
+        ({"x": 1, "y": None}, {"x": 1, "z": None}),
+        ({"x": 1, "y": None}, {"x": None, "y": 1}),
+        ([datetime(2020, 1, 1)], [datetime(2020, 1, 2)]),
+        ([[b"1"]], [["1"]]),
+        ([1.5, math.inf], [1.5, -math.inf]),
+    ],
+)
+def test_nested_cells_are_the_same_in_another_order_and_as_often(ours, theirs):
+    rows = [(ours, 1), (theirs, 1), (ours, 2)] * 30
+    assert same(rows, rows[::-1], ordered=False)
+    assert not same(rows, rows[::-1], ordered=True)
+    assert not same(rows, [*rows[:0:-1], (theirs, 1)], ordered=False)
+    assert not same([(ours,)], [(theirs,)], ordered=False)
+    assert difference(rows, iter([[*rows[:0:-1], (theirs, 1)]]), ordered=False)
 
 
 def test_nested_cells_are_equal_as_in_python():

@@ -15,7 +15,7 @@ from guerdon.rewards.sql.counting import SOME, as_often
 
 Rows = list[tuple[Any, ...]]
 
-LOOKED_AT = 64  # rows from all over, to see what tells them apart
+LOOKED_AT = np.arange(64) * 7919  # rows from all over, to see what tells them apart; a period would hide in even steps
 FIRST, LAST = (int(np.datetime64(moment, "us").astype(np.int64)) for moment in (datetime.min, datetime.max))
 NULL = -(2**63)  # in place of it, among whole numbers
 MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
@@ -35,7 +35,7 @@ class Columns:
 
     def __init__(self, columns: list[np.ndarray], kinds: list[str], most: int) -> None:
         self._columns = columns if len(columns[0]) <= most else [column[:most] for column in columns]
-        self._kinds = kinds
+        self.kinds = kinds
         self._made: list[np.ndarray] = []
         self.width = len(columns)
         for column in self._columns:
@@ -63,12 +63,12 @@ class Columns:
             yield self._rows(slice(first, first + size))
 
     def _rows(self, which: slice) -> Rows:
-        columns = zip(self._columns, self._kinds, strict=True)
+        columns = zip(self._columns, self.kinds, strict=True)
         return list(zip(*[_cells(column[which], kind) for column, kind in columns], strict=True))
 
     def like(self, other: Columns) -> bool:
         """Whether columns are of the same types: others may be equal where rows are not."""
-        return self._kinds == other._kinds
+        return self.kinds == other.kinds
 
     def equal(self, other: Columns) -> bool:
         """Whether all rows are equal, one by one."""
@@ -99,11 +99,11 @@ class Columns:
 
     def _telling(self) -> int | None:
         """The column that seems to tell most rows apart, of numbers if there are any; None if it seems to be few."""
-        apart = len(self) // LOOKED_AT + 1
+        few = LOOKED_AT % len(self)
         texts = all(key.dtype == object for key in self._keys)
-        kinds = [len(set(key[::apart].tolist())) if texts or key.dtype != object else 0 for key in self._keys]
+        kinds = [len(set(key.take(few).tolist())) if texts or key.dtype != object else 0 for key in self._keys]
         most = max(kinds)
-        return kinds.index(most) if 3 * most * apart > 2 * len(self) else None
+        return kinds.index(most) if 3 * most > 2 * len(few) else None
 
     def _sorted(self, place: int | None) -> tuple[np.ndarray, np.ndarray]:
         """A number for each row, of one column or of all of them, in ascending order; and the rows in this order."""
@@ -136,6 +136,13 @@ Result = Rows | Columns
 def as_rows(result: Result) -> Rows:
     """The rows of a result, however it came."""
     return result.rows if isinstance(result, Columns) else result
+
+
+def has_decimals(result: Result) -> bool:
+    """Whether a result that is not empty has decimals, to judge by its first row."""
+    if isinstance(result, Columns):
+        return any(kind.startswith("DECIMAL") for kind in result.kinds)
+    return Decimal in map(type, result[0])
 
 
 def _pythonic(column: np.ndarray) -> bool:

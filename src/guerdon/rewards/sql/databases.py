@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from guerdon.rewards.sql.columns import Columns, Result, Rows
+from guerdon.rewards.sql.columns import Columns, Result, Rows, has_decimals
 
 T = TypeVar("T")
 More = Callable[[int], Rows]  # the next so many rows of a result, or what is left
 
 AT_ONCE = 1024  # rows that are fetched at a time
 MANY = 700  # rows that come sooner as columns than as rows, where a database has both
-QUICK = 0.05  # seconds in which columns have come, or rows are fetched in their place; besides
+DECIMALS = 70  # of these rows, as they are made one by one
+QUICK = 0.05  # seconds in which a query is done that is executed the quick way, or it is executed again; besides
 SLOWER = 5  # times as long as the reference took
 
 
@@ -32,11 +33,12 @@ class Known(NamedTuple):
     @property
     def bulky(self) -> bool:
         """Whether one like it is sooner fetched as columns."""
-        return len(self.result) >= MANY and self.seconds < 2 * QUICK
+        rows = len(self.result)
+        return (rows >= MANY or (rows >= DECIMALS and has_decimals(self.result))) and self.seconds < 2 * QUICK
 
     @property
     def quick(self) -> float:
-        """Seconds in which columns have come that are like it."""
+        """Seconds in which one like it has come, if it comes the quick way."""
         return QUICK + SLOWER * self.seconds
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import duckdb
@@ -11,10 +12,13 @@ import duckdb
 from guerdon.rewards.sql.alarm import Alarm
 from guerdon.rewards.sql.columns import Columns, Result
 from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, reads, said
+from guerdon.rewards.sql.reading import only_table
 
 T = TypeVar("T")
 
 READ_ONLY = "BEGIN TRANSACTION READ ONLY"
+AS_IT_IS = "SET SESSION enable_optimizer = false"
+FIRST_ROWS = 'SELECT count(*) FROM (SELECT rowid FROM "{}" LIMIT {})'  # of a table; views have no rowid
 MEMORY = "512MB"
 CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,  # no files, no network, no ATTACH
@@ -24,23 +28,32 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "temp_directory": "",
     "threads": 1,
     "lock_configuration": True,
+    "allowed_configs": ["enable_optimizer"],
 }
+FEW = 10_000  # rows of a table that is small
+MOST = 1000  # tables that are looked at
 
 _WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 _EXACT = {f"DECIMAL({digits},{behind})" for digits in range(1, 16) for behind in range(digits + 1)}  # as a float, too
 _PLAIN = _WHOLE | _EXACT | {"BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP"}  # types that come as columns
 _FAILURES = (duckdb.Error, RuntimeError, ValueError, MemoryError)
+_NO_QUERY = (duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException)  # however it is executed
 
 
 class DuckDB:
-    """A DuckDB database, without files, network and settings, in a transaction that only reads."""
+    """A DuckDB database, without files, network and settings, in transactions that only read.
+
+    To optimize a simple query of a small table takes as long as to execute it. A second connection executes those as
+    they are.
+    """
 
     error = duckdb.Error
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.last = Known()
-        self._connection = connection
-        self._alarm = Alarm(connection.interrupt)
+        self._connections = [connection]
+        self._small: dict[str, bool] = {}  # tables that have been looked at
+        self._alarm = Alarm(partial(_interrupt, self._connections))
         weakref.finalize(self, self._alarm.end)  # also at the end of the process
         connection.execute(READ_ONLY)
 
@@ -59,49 +72,95 @@ class DuckDB:
         return cls(connection)
 
     def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
-        """See `Database.run`.
+        """See `Database.run`."""
+        table = only_table(query)
+        given = self._run(query, seconds, most, read, bulk, self._small.get(table or "", False))
+        if table and table not in self._small and len(self._small) < MOST:  # the query has not failed, so it is there
+            self._small[table] = self._has_few(table)
+        return given
 
-        Columns are fetched whole, and nothing but time bounds them: those that are not quick are fetched as rows. So
-        are those that fail, as dates of columns have no infinity.
+    def _run(
+        self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int, direct: bool
+    ) -> T:
+        """The same, as they come or as it is, if that is quick.
+
+        Columns are fetched whole, and nothing but time bounds them; and nobody knows how long a query takes that is
+        not optimized. What is not quick is executed again, optimized and by rows. So is what fails: dates of columns
+        have no infinity.
         """
-        quick = self.last.quick
-        if bulk and quick < seconds:
+        if (bulk or direct) and (quick := self.last.quick) < seconds:
             try:
-                return self._run(query, quick, most, read, bulk)
-            except QueryFailed:
-                pass
-        return self._run(query, seconds, most, read, 0)
+                return self._executed(query, quick, most, read, bulk, self._connections[direct])
+            except QueryFailed as error:
+                if isinstance(error.__cause__, _NO_QUERY):
+                    raise
+        return self._executed(query, seconds, most, read, 0, self._connections[0])
 
-    def _run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
+    def _executed(
+        self,
+        query: str,
+        seconds: float,
+        most: int,
+        read: Callable[[int, Result, More], T],
+        bulk: int,
+        connection: duckdb.DuckDBPyConnection,
+    ) -> T:
         self._alarm.set(seconds)
         try:
             plain = ";" not in query and reads(query)  # else it is parsed twice, which takes a tenth of a small one
-            result = self._connection.execute(query if plain else self._only(query))
-            if bulk and (columns := self._columns(bulk)) is not None:
+            result = connection.execute(query if plain else _only(connection, query))
+            if bulk and (columns := _columns(result, bulk)) is not None:
                 return read(columns.width, columns, result.fetchmany)
             rows = result.fetchmany(most)
             return read(len(rows[0] if rows else result.description), rows, result.fetchmany)
         except _FAILURES as error:
             self._alarm.unset()  # or what follows may be stopped
-            self._connection.execute("ROLLBACK")
-            self._connection.execute(READ_ONLY)
-            raise QueryFailed(f"takes more than {seconds:g} s" if self._alarm.late else said(error)) from None
+            _begin_anew(connection)
+            raise QueryFailed(f"takes more than {seconds:g} s" if self._alarm.late else said(error)) from error
 
-    def _columns(self, most: int) -> Columns | None:
-        """The first rows of the result as columns, if these are plain and each has a name of its own."""
-        columns = self._connection.description
-        kinds = [str(column[1]) for column in columns]
-        if len({column[0].lower() for column in columns}) < len(columns) or not _PLAIN.issuperset(kinds):
-            return None
-        return Columns(list(self._connection.fetchnumpy().values()), kinds, most)
+    def _has_few(self, table: str) -> bool:
+        """Whether it is a table, and has few rows; if so there is the second connection."""
+        first = self._connections[0]
+        try:
+            (rows,) = first.execute(FIRST_ROWS.format(table, FEW + 1)).fetchall()[0]
+        except duckdb.Error:
+            _begin_anew(first)
+            return False
+        small = bool(rows <= FEW)
+        if small and len(self._connections) == 1:
+            second = first.cursor()
+            second.execute(AS_IT_IS)
+            second.execute(READ_ONLY)
+            self._connections.append(second)
+        return small
 
-    def _only(self, query: str) -> Any:
-        """The statement that a query is.
 
-        Raises:
-            QueryFailed: if it is several, or something else than one that reads.
-        """
-        statements = self._connection.extract_statements(query)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise QueryFailed("is not one query that reads")
-        return statements[0]
+def _begin_anew(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("ROLLBACK")
+    connection.execute(READ_ONLY)
+
+
+def _interrupt(connections: list[duckdb.DuckDBPyConnection]) -> None:
+    for connection in connections:
+        connection.interrupt()
+
+
+def _columns(result: duckdb.DuckDBPyConnection, most: int) -> Columns | None:
+    """The first rows of a result as columns, if these are plain and each has a name of its own."""
+    columns = result.description
+    kinds = [str(column[1]) for column in columns]
+    if len({column[0].lower() for column in columns}) < len(columns) or not _PLAIN.issuperset(kinds):
+        return None
+    return Columns(list(result.fetchnumpy().values()), kinds, most)
+
+
+def _only(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    """The statement that a query is.
+
+    Raises:
+        QueryFailed: if it is several, or something else than one that reads.
+    """
+    statements = connection.extract_statements(query)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise QueryFailed("is not one query that reads")
+    return statements[0]

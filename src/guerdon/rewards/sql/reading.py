@@ -12,6 +12,9 @@ LONGEST = 20_000  # characters of a query; parsers recurse
 
 _SKIPPED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]", re.DOTALL)
 _MARK = re.compile(r"[()]|\border\s+by\b", re.IGNORECASE)
+_SHORT = 500  # characters of a query that is simple; a long list of constants is not
+_MORE = ("limit", "offset", "fetch", "over")
+_BEHIND = {"where", "group", "having", "order"}
 
 
 def query_in(completion: Completion) -> str:
@@ -52,3 +55,23 @@ def ordered(query: str) -> bool:
         elif depth == 0:
             return True
     return False
+
+
+def only_table(query: str) -> str | None:
+    """The table of a simple query, in lower case: it reads one table, all of it, and has no windows.
+
+    None for others, and for some that are simple but do not look so.
+
+    >>> only_table("SELECT a, sum(b) FROM T AS u WHERE b > 1 GROUP BY a"), only_table("SELECT 1 FROM t, u")
+    ('t', None)
+    """
+    text = query.lower()
+    simple = text.startswith("select") and text.count("select") == text.count("from") == 1
+    if not simple or len(text) > _SHORT or any(map(text.__contains__, _MORE)):
+        return None
+    table, *words = text.partition("from")[2].split(maxsplit=4) or [""]
+    if words and words[0] == "as":
+        del words[0]
+    if words and words[0].isidentifier() and words[0] not in _BEHIND:  # another name for it
+        del words[0]
+    return table if table.isidentifier() and (not words or words[0] in _BEHIND) else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import marshal
 from collections import Counter, deque
 from collections.abc import Iterator
 from enum import Enum
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from operator import itemgetter, ne
 from typing import Any
 
@@ -14,9 +15,9 @@ from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows
 from guerdon.rewards.sql.counting import as_often, some
 
 MOST = 64 << 20  # characters and bytes of a result that is not compared row by row as it comes
+SOON_SORTED = 64  # rows that are sorted sooner than hashed
 
 _NUMBERS: set[type] = {int, float}
-_TEXTS: set[type] = {str}
 _NESTED = {list, tuple, dict}  # lists, arrays, structures and maps, of DuckDB
 
 
@@ -57,7 +58,7 @@ def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, toleran
         return None if alike == len(expected) else f"has {alike} rows, not {len(expected)}"
     rest, others = expected[alike:], chain([piece], pieces)
     # Sorted lists are compared sooner than sets are made, and in half the time of counting where rows repeat.
-    if not ordered and not tolerance and piece[0] in rest and (place := _telling(some(rest), _NUMBERS)) is not None:
+    if not ordered and not tolerance and piece[0] in rest and (place := _telling(some(rest))) is not None:
         rows, whole = _gathered(others, len(rest))
         if whole and _sorted_alike(rest, rows, place):
             return None
@@ -77,9 +78,6 @@ def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, toleran
 def same(expected: Result, result: Result, *, ordered: bool) -> bool:
     """Whether a whole result has the rows that are expected; False may also mean that it cannot tell.
 
-    It is what training waits for, so in any order rows are sorted by a column that tells them apart, if one does, and
-    only else hashed. What sorts them need not tell all of them apart, as all cells are compared.
-
     >>> same([(1, "a"), (1, "b")], [(1, "b"), (1, "a")], ordered=False)
     True
     """
@@ -92,16 +90,29 @@ def same(expected: Result, result: Result, *, ordered: bool) -> bool:
 
 
 def _same_rows(expected: Rows, rows: Rows) -> bool:
-    few = some(expected)
-    place = _telling(few, _NUMBERS)
-    if place is None and _kinds(few) < len(few):  # texts are sorted sooner than rows are counted
-        place = _telling(few, _TEXTS)
-    if place is not None and _sorted_alike(expected, rows, place):
-        return True
+    if len(rows) <= SOON_SORTED:
+        try:
+            if sorted(rows) == sorted(expected):
+                return True
+        except TypeError:  # NULL, or another mixture
+            pass
     try:
         return as_often(expected, rows)
-    except TypeError:  # lists and structures, of DuckDB: what looks the same is the same
+    except TypeError:  # lists and structures, of DuckDB
+        pass
+    try:
+        return as_often(_dumped(expected), _dumped(rows))
+    except ValueError:  # dates and the like in them
         return as_often(list(map(repr, expected)), list(map(repr, rows)))
+
+
+def _dumped(rows: Rows) -> list[bytes]:
+    """Rows as bytes that are only the same where the rows are; made in half the time of their `repr`.
+
+    Raises:
+        ValueError: if a cell is of a type that has none.
+    """
+    return list(map(marshal.dumps, rows, repeat(2)))  # of this version no other object bears on it
 
 
 def _kinds(items: list[Any]) -> int:
@@ -112,11 +123,11 @@ def _kinds(items: list[Any]) -> int:
         return len(items)
 
 
-def _telling(rows: Rows, types: set[type]) -> int | None:
-    """The first column of these types that tells rows apart which are not the same, if there is one."""
+def _telling(rows: Rows) -> int | None:
+    """The first column of numbers that tells rows apart which are not the same, if there is one."""
     kinds = _kinds(rows)
     for place, cells in enumerate(zip(*rows, strict=True)):
-        if types.issuperset(map(type, cells)) and len(set(cells)) == kinds:
+        if _NUMBERS.issuperset(map(type, cells)) and len(set(cells)) == kinds:
             return place
     return None
 
