@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property, reduce
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from guerdon.rewards.sql.counting import SOME, as_often
+from guerdon.rewards.sql.counting import SOME, as_often, excess
 
 Rows = list[tuple[Any, ...]]
 
@@ -57,10 +57,9 @@ class Columns:
         """The same as the database gives where it is asked for rows."""
         return self._rows(slice(None))
 
-    def pieces(self, size: int) -> Iterator[Rows]:
-        """The rows, some at a time."""
-        for first in range(0, len(self), size):
-            yield self._rows(slice(first, first + size))
+    def row(self, place: int) -> tuple[Any, ...]:
+        """One of the rows."""
+        return self._rows(slice(place, place + 1))[0]
 
     def _rows(self, which: slice) -> Rows:
         columns = zip(self._columns, self.kinds, strict=True)
@@ -71,31 +70,51 @@ class Columns:
         return self.kinds == other.kinds
 
     def equal(self, other: Columns) -> bool:
-        """Whether all rows are equal, one by one."""
+        """Whether all rows are equal to those of another result as long, one by one."""
         ours, theirs = self._keys[0][:SOME].tolist(), other._keys[0][:SOME].tolist()
         return ours == theirs and all((a == b).all() for a, b in zip(self._keys, other._keys, strict=True))
 
-    def equal_in_any_order(self, other: Columns) -> bool:
-        """Whether the rows are the same, each as often.
+    def unequal(self, other: Columns) -> int:
+        """The place of the first row that is not equal, where there is one."""
+        return int(reduce(or_, [a != b for a, b in zip(self._keys, other._keys, strict=True)]).argmax())
 
-        They are sorted by what seems to tell them apart; those that then are not equal, one by one, are counted.
+    def stray(self, other: Columns) -> tuple[int, bool] | None:
+        """A row of another result as long that is not here as often, if there is one.
+
+        Rows are sorted by what seems to tell them apart; those that then are not equal, one by one, are counted.
+
+        Returns:
+            Its place there, and whether it is here at all.
         """
-        if self.width == 1:
-            return self._equal_cells(other)
-        place = self._telling()
+        if self.width == 1 and self._equal_cells(other):
+            return None
+        place = 0 if self.width == 1 else self._telling()
         ours, here = self._sorted(place)
         if place is not None and np.count_nonzero(ours[1:] != ours[:-1]) < len(self) // 3:
             place = None
             ours, here = self._sorted(place)
         theirs, there = other._sorted(place)
         if not (ours == theirs).all():
-            return False
+            return self._excess(other, *_of(_more_often(ours, theirs), ours, theirs, here, there))
         places = [k for k in range(self.width) if k != place]
         unlike = reduce(or_, [self._keys[k].take(here) != other._keys[k].take(there) for k in places])
         rest = ours[unlike]
-        if len(rest) and rest[0] != rest[-1]:  # not all of these have one number there
+        if not len(rest):
+            return None
+        if rest[0] != rest[-1]:  # not all of these have one number there
+            if (first := self._excess(other, *_of(rest[0], ours, theirs, here, there))) is not None:
+                return first
             places = list(range(self.width))
-        return as_often(self._items(here[unlike], places), other._items(there[unlike], places))
+        here, there = here[unlike], there[unlike]
+        if as_often(self._items(here, places), other._items(there, places)):
+            return None
+        return self._excess(other, here, there)
+
+    def _excess(self, other: Columns, here: np.ndarray, there: np.ndarray) -> tuple[int, bool] | None:
+        """The same of some rows of both."""
+        places = list(range(self.width))
+        found = excess(self._items(here, places), other._items(there, places))
+        return None if found is None else (int(there[found[0]]), found[1])
 
     def _telling(self) -> int | None:
         """The column that seems to tell most rows apart, of numbers if there are any; None if it seems to be few."""
@@ -164,7 +183,9 @@ def _key(column: np.ndarray) -> np.ndarray:
         return cells  # NULL is None
     numbers: np.ndarray
     if cells.dtype.kind == "f":  # by their bits, where 0.0 is added to -0.0: its bits would be NULL's
-        numbers = np.add(cells, 0.0, dtype=np.float64).view(np.int64)
+        floats = np.add(cells, 0.0, dtype=np.float64)
+        floats[floats != floats] = math.nan  # which equals itself, as databases have it, but has many
+        numbers = floats.view(np.int64)
     else:
         numbers = cells.astype(np.int64)  # microseconds of moments, and the bits of what has no sign
         taken = numbers == NULL
@@ -184,6 +205,21 @@ def _cells(column: np.ndarray, kind: str) -> list[Any]:
         digits = int(kind.rstrip(")").split(",")[1])
         return [cell if cell is None else Decimal(f"{cell:.{digits}f}") for cell in cells]
     return cells
+
+
+def _more_often(ours: np.ndarray, theirs: np.ndarray) -> Any:
+    """A number that stands more often in the second of two ascending arrays, which are as long and not the same."""
+    often = ours.searchsorted(theirs, "right") - ours.searchsorted(theirs, "left")
+    return theirs[(np.arange(len(theirs)) - theirs.searchsorted(theirs, "left") >= often).argmax()]
+
+
+def _of(
+    number: Any, ours: np.ndarray, theirs: np.ndarray, here: np.ndarray, there: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that have a number, of both results, where numbers ascend."""
+    one = slice(ours.searchsorted(number), ours.searchsorted(number, "right"))
+    other = slice(theirs.searchsorted(number), theirs.searchsorted(number, "right"))
+    return here[one], there[other]
 
 
 def _mixed(keys: list[np.ndarray]) -> np.ndarray:

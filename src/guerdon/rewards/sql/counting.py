@@ -26,3 +26,17 @@ def as_often(expected: list[Any], items: list[Any]) -> bool:
             left.difference_update(items)
             return not left
     return dict.__eq__(Counter(expected), Counter(items))  # Counter's own is a loop in Python
+
+
+def excess(expected: list[Any], items: list[Any]) -> tuple[int, bool] | None:
+    """The place of the first of some items that is not expected as often, and whether it is expected at all.
+
+    Raises:
+        TypeError: if one of them cannot be hashed.
+    """
+    left = Counter(expected)
+    for place, item in enumerate(items):
+        if not left[item]:
+            return place, item in left
+        left[item] -= 1
+    return None

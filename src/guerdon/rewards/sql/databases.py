@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from guerdon.rewards.sql.columns import Columns, Result, Rows, has_decimals
+from guerdon.rewards.sql.columns import Result, Rows, has_decimals
 
 T = TypeVar("T")
 More = Callable[[int], Rows]  # the next so many rows of a result, or what is left
@@ -85,11 +85,8 @@ def _whole(width: int, result: Result, more: More) -> tuple[int, Result]:
     return width, result
 
 
-def pieces(first: Result, more: More) -> Iterator[Rows]:
+def pieces(first: Rows, more: More) -> Iterator[Rows]:
     """The rows of a result, some at a time, of which the first have been fetched."""
-    if isinstance(first, Columns):
-        yield from first.pieces(AT_ONCE)
-        return
     rows = first
     while rows:
         yield rows

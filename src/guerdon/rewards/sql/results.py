@@ -32,22 +32,49 @@ class _Parts(tuple[Any, ...]):
     """What was nested, and can be hashed."""
 
 
-def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, tolerance: float = 0.0) -> str | None:
-    """How a result differs from what is expected; None if it does not.
+def difference(expected: Result, result: Result, *, ordered: bool, tolerance: float = 0.0) -> str | None:
+    """How a whole result differs from what is expected; None if it does not.
 
-    Cells are equal as in Python (1 == 1.0 == True, None == None), and NaN equals NaN, as databases have it. Not much
-    more is fetched than it takes to see a difference: where the first row is not among those expected the rest is not
-    asked for, and never many more rows than are expected.
+    Cells are equal as in Python (1 == 1.0 == True, None == None), and NaN equals NaN, as databases have it.
 
     Args:
         expected: the rows.
-        pieces: the other result, some rows at a time.
+        result: the other result. Of one that has more rows one more than expected will do.
         ordered: whether rows have to come in the same order. Otherwise each has to come as often.
         tolerance: how far two numbers may differ, |a − b| ≤ tolerance · max(1, |b|), where one of them is a float.
 
-    >>> difference([(1,), (1,), (2,)], iter([[(2,), (1,), (1,)]]), ordered=False)
-    >>> difference([(1,), (1,), (2,)], iter([[(2,), (2,), (1,)]]), ordered=False)
+    >>> difference([(1,), (1,), (2,)], [(2,), (1,), (1,)], ordered=False)
+    >>> difference([(1,), (1,), (2,)], [(2,), (2,), (1,)], ordered=False)
     'has a row too often: (2,)'
+    """
+    if len(result) != len(expected):
+        more = len(result) > len(expected)
+        return f"has more than {len(expected)} rows" if more else f"has {len(result)} rows, not {len(expected)}"
+    if isinstance(expected, Columns) and isinstance(result, Columns) and expected.like(result):
+        if expected.equal(result):
+            return None
+        if not tolerance:
+            return _unlike_columns(expected, result, ordered)
+    rows, other = as_rows(expected), as_rows(result)
+    if rows == other or (not ordered and not tolerance and _soon_same(rows, other)):
+        return None
+    return _unlike(rows, 0, iter([other]), ordered, tolerance)
+
+
+def difference_of_pieces(
+    expected: Rows, pieces: Iterator[Rows], *, ordered: bool, tolerance: float = 0.0, settled: bool = False
+) -> str | None:
+    """The same of a result that comes some rows at a time.
+
+    Not much more is fetched than it takes to see a difference: where the first row is not among those expected the
+    rest is not asked for, and never many more rows than are expected.
+
+    Args:
+        expected: the rows.
+        pieces: the other result.
+        ordered: see `difference`.
+        tolerance: see `difference`.
+        settled: whether all cells equal themselves and can be hashed.
     """
     alike = 0
     for piece in pieces:
@@ -55,7 +82,7 @@ def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, toleran
             break
         alike += len(piece)
     else:
-        return None if alike == len(expected) else f"has {alike} rows, not {len(expected)}"
+        return _lacking(len(expected) - alike)
     rest, others = expected[alike:], chain([piece], pieces)
     # Sorted lists are compared sooner than sets are made, and in half the time of counting where rows repeat.
     if not ordered and not tolerance and piece[0] in rest and (place := _telling(some(rest))) is not None:
@@ -63,33 +90,19 @@ def difference(expected: Rows, pieces: Iterator[Rows], *, ordered: bool, toleran
         if whole and _sorted_alike(rest, rows, place):
             return None
         others = chain([rows], others)
-    cells = list(chain.from_iterable(rest))
-    if any(map(ne, cells, cells)) or not _NESTED.isdisjoint(map(type, cells)):
-        begun = chain([_settled(expected[:alike])], map(_settled, others))
-        return difference(_settled(expected), begun, ordered=ordered, tolerance=tolerance)
-    if tolerance:
-        return _far(rest, others, ordered, tolerance)
+    return _unlike(expected, alike, others, ordered, tolerance, settled)
+
+
+def _unlike_columns(expected: Columns, result: Columns, ordered: bool) -> str | None:
+    """How columns differ that are as long."""
     if ordered:
-        place = next((k for k, (a, b) in enumerate(zip(piece, rest, strict=False)) if a != b), len(rest))
-        return f"differs in row {alike + place + 1}"
-    return _unmatched(rest, others)
+        return f"differs in row {expected.unequal(result) + 1}"
+    found = expected.stray(result)
+    return None if found is None else _stray(result.row(found[0]), found[1])
 
 
-def same(expected: Result, result: Result, *, ordered: bool) -> bool:
-    """Whether a whole result has the rows that are expected; False may also mean that it cannot tell.
-
-    >>> same([(1, "a"), (1, "b")], [(1, "b"), (1, "a")], ordered=False)
-    True
-    """
-    if len(result) != len(expected):
-        return False
-    if isinstance(expected, Columns) and isinstance(result, Columns) and expected.like(result):
-        return expected.equal(result) or (not ordered and expected.equal_in_any_order(result))
-    expected, rows = as_rows(expected), as_rows(result)
-    return rows == expected or (not ordered and _same_rows(expected, rows))
-
-
-def _same_rows(expected: Rows, rows: Rows) -> bool:
+def _soon_same(expected: Rows, rows: Rows) -> bool:
+    """Whether as many rows are the same, each as often; False may also mean that this cannot tell."""
     if len(rows) <= SOON_SORTED:
         try:
             if sorted(rows) == sorted(expected):
@@ -141,28 +154,70 @@ def _sorted_alike(expected: Rows, rows: Rows, place: int) -> bool:
         return False
 
 
-def _unmatched(expected: Rows, pieces: Iterator[Rows]) -> str | None:
-    """What is not the same in two multisets."""
+def _unlike(
+    expected: Rows, alike: int, pieces: Iterator[Rows], ordered: bool, tolerance: float, settled: bool = False
+) -> str | None:
+    """How a result differs of which so many rows at the beginning do not.
+
+    Where NaN or something nested may be to blame it is settled what such cells are, and looked at again.
+    """
+    rest = expected[alike:]
+    seen: list[Rows] = []
+    if not tolerance:
+        try:
+            why, blamed = (_misplaced if ordered else _unmatched)(rest, _noted(pieces, seen), alike)
+            if settled or not any(map(_special, blamed)):
+                return why
+        except TypeError:
+            if settled:
+                return "has cells that cannot be compared"
+    elif settled or not any(map(_special, rest)):
+        return _far(rest, pieces, ordered, tolerance)
+    begun = chain([expected[:alike]], seen, pieces)
+    return difference_of_pieces(
+        _settled(expected), map(_settled, begun), ordered=ordered, tolerance=tolerance, settled=True
+    )
+
+
+def _noted(pieces: Iterator[Rows], seen: list[Rows]) -> Iterator[Rows]:
+    for piece in pieces:
+        seen.append(piece)
+        yield piece
+
+
+def _special(row: tuple[Any, ...]) -> bool:
+    """Whether a cell does not equal itself, or is nested."""
+    return any(map(ne, row, row)) or not _NESTED.isdisjoint(map(type, row))
+
+
+def _misplaced(expected: Rows, pieces: Iterator[Rows], alike: int) -> tuple[str | None, Rows]:
+    """What is not the same in two lists, of which the first piece is not; and the rows that show it."""
+    piece = next(pieces)
+    pairs = enumerate(zip(piece, expected, strict=False))
+    place = next((k for k, (one, other) in pairs if one != other), len(expected))
+    return f"differs in row {alike + place + 1}", piece[place : place + 1] + expected[place : place + 1]
+
+
+def _unmatched(expected: Rows, pieces: Iterator[Rows], alike: int) -> tuple[str | None, Rows]:
+    """The same of two multisets."""
     left = set(expected)
-    try:
-        return _miscounted(expected, pieces) if len(left) < len(expected) else _missing(expected, left, pieces)
-    except TypeError:
-        return "has rows with lists or structures, which are not expected"
+    return _missing(expected, left, pieces) if len(left) == len(expected) else _miscounted(expected, pieces)
 
 
-def _missing(expected: Rows, left: set[Any], pieces: Iterator[Rows]) -> str | None:
+def _missing(expected: Rows, left: set[Any], pieces: Iterator[Rows]) -> tuple[str | None, Rows]:
     """The same where no row repeats: those that come are taken from the set of those that are expected."""
     count = 0
     for piece in pieces:
         try:
             deque(map(left.remove, piece), maxlen=0)  # without a loop in Python, and hashing each row once
         except KeyError as error:
-            return _stray(error.args[0], error.args[0] in set(expected))
+            row = error.args[0]
+            return _stray(row, row in set(expected)), [row]
         count += len(piece)
-    return _lacking(len(expected) - count)
+    return _lacking(len(expected) - count), []
 
 
-def _miscounted(expected: Rows, pieces: Iterator[Rows]) -> str | None:
+def _miscounted(expected: Rows, pieces: Iterator[Rows]) -> tuple[str | None, Rows]:
     """The same where rows repeat: those that come are counted on top of those that are expected."""
     counts = Counter(expected)
     wanted = list(counts.values())
@@ -173,11 +228,19 @@ def _miscounted(expected: Rows, pieces: Iterator[Rows]) -> str | None:
         if lacking < 0 or len(counts) > len(wanted):
             break
     for row in islice(counts, len(wanted), None):
-        return _stray(row, False)
+        return _stray(row, False), [row]
     for row, count, once in zip(counts, counts.values(), wanted, strict=True):
         if count > 2 * once:
-            return _stray(row, True)
-    return _lacking(lacking)
+            return _stray(row, True), [row]
+    return _lacking(lacking), []
+
+
+def _stray(row: Any, expected: bool) -> str:
+    return f"has a row {'too often' if expected else 'that is not expected'}: {shown(row)}"
+
+
+def _lacking(rows: int) -> str | None:
+    return f"lacks {rows} rows" if rows else None
 
 
 def _gathered(pieces: Iterator[Rows], most: int) -> tuple[Rows, bool]:
@@ -203,14 +266,6 @@ def _settle(cell: Any) -> Any:
     if isinstance(cell, (list, tuple)):
         return _Parts(map(_settle, cell))
     return _Special.NAN if cell != cell else cell
-
-
-def _lacking(rows: int) -> str | None:
-    return f"lacks {rows} rows" if rows else None
-
-
-def _stray(row: Any, expected: bool) -> str:
-    return f"has a row {'too often' if expected else 'that is not expected'}: {shown(row)}"
 
 
 def _far(expected: Rows, pieces: Iterator[Rows], ordered: bool, tolerance: float) -> str | None:

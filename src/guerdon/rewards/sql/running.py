@@ -13,7 +13,7 @@ from guerdon.rewards.sql.columns import Columns, Result, as_rows
 from guerdon.rewards.sql.databases import AT_ONCE, More, QueryFailed, fetched, pieces
 from guerdon.rewards.sql.opening import System, opened
 from guerdon.rewards.sql.reading import LONGEST, ordered, query_in, reference
-from guerdon.rewards.sql.results import difference, same
+from guerdon.rewards.sql.results import difference, difference_of_pieces
 
 Order = Literal["ignore", "keep", "as_asked"]
 
@@ -138,10 +138,9 @@ def compared(
     def unlike(columns: int, first: Result, more: More) -> str | None:
         if columns != known.width:
             return f"gives {columns} columns, not {known.width}"
-        whole = isinstance(first, Columns) or len(first) < AT_ONCE
-        if whole and same(expected, first, ordered=keep):
-            return None
-        return difference(as_rows(expected), pieces(first, more), ordered=keep, tolerance=tolerance)
+        if isinstance(first, Columns) or len(first) < AT_ONCE:
+            return difference(expected, first, ordered=keep, tolerance=tolerance)
+        return difference_of_pieces(as_rows(expected), pieces(first, more), ordered=keep, tolerance=tolerance)
 
     try:
         most = len(expected) + 1  # more than are expected are wrong, however many
