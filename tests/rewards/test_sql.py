@@ -1131,8 +1131,7 @@ def test_rows_with_lists_are_not_expected_where_there_are_none():
     assert difference_of_pieces([([1], 2), ([2], 1)], iter([[([2], 1), ([1], 2)]]), ordered=False) is None
     for rows in ([(1,), (2,)], [(1,), (1,)]):
         reason = difference_of_pieces(rows, iter([[([1],), (1,)]]), ordered=False)
-        assert reason == "has a row that is not expected: ((1,),)"
-    assert "cannot be compared" in difference([(1,)], [(bytearray(b"1"),)], ordered=False)
+        assert reason == "has a row that is not expected: ([1],)"
 
 
 def test_rows_that_are_alike_in_some_cells_are_not_the_same():

@@ -18,6 +18,7 @@ Rows = list[tuple[Any, ...]]
 LOOKED_AT = np.arange(64) * 7919  # rows from all over, to see what tells them apart; a period would hide in even steps
 FIRST, LAST = (int(np.datetime64(moment, "us").astype(np.int64)) for moment in (datetime.min, datetime.max))
 NULL = -(2**63)  # in place of it, among whole numbers
+_FLOATS = {"FLOAT", "DOUBLE"}
 MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
 
 
@@ -116,6 +117,34 @@ class Columns:
         found = excess(self._items(here, places), other._items(there, places))
         return None if found is None else (int(there[found[0]]), found[1])
 
+    def far(self, other: Columns, *, ordered: bool, tolerance: float) -> tuple[int, int] | None:
+        """Two rows in like places, here and in another result as long, that are not nearly equal, if there are any.
+
+        In any order rows are sorted by what is exact of them, and only among the same by their floats.
+        """
+        floats = [k for k, kind in enumerate(self.kinds) if kind in _FLOATS]
+        exact = [k for k in range(self.width) if k not in floats]
+        here = there = np.arange(len(self))
+        if not ordered:
+            here, there = self._ranked(exact, floats), other._ranked(exact, floats)
+        unlike = np.zeros(len(self), bool)
+        for place, (key, theirs) in enumerate(zip(self._keys, other._keys, strict=True)):
+            wanted, found = key.take(here), theirs.take(there)
+            near = wanted == found
+            if place in floats:
+                there_is = (found != NULL) & (wanted != NULL)
+                near |= there_is & near_to(found.view(np.float64), wanted.view(np.float64), tolerance)
+            unlike |= ~near
+        if not unlike.any():
+            return None
+        first = unlike.argmax()
+        return int(here[first]), int(there[first])
+
+    def _ranked(self, exact: list[int], floats: list[int]) -> np.ndarray:
+        """The rows in an order of what is exact first."""
+        numbers = [self._keys[k].view(np.float64) for k in reversed(floats)]
+        return np.lexsort([*numbers, _mixed([self._keys[k] for k in exact])] if exact else numbers)
+
     def _telling(self) -> int | None:
         """The column that seems to tell most rows apart, of numbers if there are any; None if it seems to be few."""
         few = LOOKED_AT % len(self)
@@ -155,6 +184,13 @@ Result = Rows | Columns
 def as_rows(result: Result) -> Rows:
     """The rows of a result, however it came."""
     return result.rows if isinstance(result, Columns) else result
+
+
+def near_to(numbers: np.ndarray, expected: np.ndarray, tolerance: float) -> Any:
+    """Which floats are those that are expected, |a − b| ≤ tolerance · max(1, |b|)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        most = tolerance * np.maximum(1.0, abs(expected))
+        return (numbers == expected) | ((abs(numbers - expected) <= most) & (most < math.inf))
 
 
 def has_decimals(result: Result) -> bool:

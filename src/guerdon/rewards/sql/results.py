@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import marshal
+import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from enum import Enum
+from functools import partial
 from itertools import chain, islice, repeat
 from operator import itemgetter, ne
 from typing import Any
 
+import numpy as np
+
 from guerdon.core.parsing import shown
-from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows
-from guerdon.rewards.sql.counting import as_often, some
+from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows, near_to
+from guerdon.rewards.sql.counting import as_often, excess, some
 
 MOST = 64 << 20  # characters and bytes of a result that is not compared row by row as it comes
 SOON_SORTED = 64  # rows that are sorted sooner than hashed
 
 _NUMBERS: set[type] = {int, float}
+_LONG: set[type] = {str, bytes}
 _NESTED = {list, tuple, dict}  # lists, arrays, structures and maps, of DuckDB
 
 
@@ -51,18 +56,24 @@ def difference(expected: Result, result: Result, *, ordered: bool, tolerance: fl
         more = len(result) > len(expected)
         return f"has more than {len(expected)} rows" if more else f"has {len(result)} rows, not {len(expected)}"
     if isinstance(expected, Columns) and isinstance(result, Columns) and expected.like(result):
-        if expected.equal(result):
-            return None
-        if not tolerance:
-            return _unlike_columns(expected, result, ordered)
+        return _unlike_columns(expected, result, ordered, tolerance)
     rows, other = as_rows(expected), as_rows(result)
-    if rows == other or (not ordered and not tolerance and _soon_same(rows, other)):
+    if rows == other:
         return None
-    return _unlike(rows, 0, iter([other]), ordered, tolerance)
+    if not ordered:
+        try:
+            if _soon_same(rows, other):
+                return None
+        except TypeError:
+            if not tolerance:
+                return _unlike_looks(rows, other)
+    if tolerance:
+        return _far(rows, other, ordered, tolerance)
+    return _unlike(rows, 0, iter([other]), ordered)
 
 
 def difference_of_pieces(
-    expected: Rows, pieces: Iterator[Rows], *, ordered: bool, tolerance: float = 0.0, settled: bool = False
+    expected: Rows, pieces: Iterator[Rows], *, ordered: bool, tolerance: float = 0.0
 ) -> str | None:
     """The same of a result that comes some rows at a time.
 
@@ -74,7 +85,6 @@ def difference_of_pieces(
         pieces: the other result.
         ordered: see `difference`.
         tolerance: see `difference`.
-        settled: whether all cells equal themselves and can be hashed.
     """
     alike = 0
     for piece in pieces:
@@ -90,42 +100,69 @@ def difference_of_pieces(
         if whole and _sorted_alike(rest, rows, place):
             return None
         others = chain([rows], others)
-    return _unlike(expected, alike, others, ordered, tolerance, settled)
+    if tolerance:
+        rows, whole = _gathered(others, len(rest))
+        if not whole:
+            return "has too many rows, or too long ones"
+        return _lacking(len(rest) - len(rows)) or _far(rest, rows, ordered, tolerance)
+    return _unlike(expected, alike, others, ordered)
 
 
-def _unlike_columns(expected: Columns, result: Columns, ordered: bool) -> str | None:
+def _unlike_columns(expected: Columns, result: Columns, ordered: bool, tolerance: float) -> str | None:
     """How columns differ that are as long."""
+    if expected.equal(result):
+        return None
+    if tolerance:
+        pair = expected.far(result, ordered=ordered, tolerance=tolerance)
+        return pair and _displaced(result.row(pair[1]), expected.row(pair[0]))
     if ordered:
         return f"differs in row {expected.unequal(result) + 1}"
     found = expected.stray(result)
-    return None if found is None else _stray(result.row(found[0]), found[1])
+    return found and _stray(result.row(found[0]), found[1])
 
 
 def _soon_same(expected: Rows, rows: Rows) -> bool:
-    """Whether as many rows are the same, each as often; False may also mean that this cannot tell."""
+    """Whether as many rows are the same, each as often; False may also mean that this cannot tell.
+
+    Raises:
+        TypeError: if cells cannot be hashed, as lists and structures of DuckDB cannot.
+    """
     if len(rows) <= SOON_SORTED:
         try:
             if sorted(rows) == sorted(expected):
                 return True
         except TypeError:  # NULL, or another mixture
             pass
-    try:
-        return as_often(expected, rows)
-    except TypeError:  # lists and structures, of DuckDB
-        pass
-    try:
-        return as_often(_dumped(expected), _dumped(rows))
+    return as_often(expected, rows)
+
+
+def _unlike_looks(expected: Rows, rows: Rows) -> str | None:
+    """How rows differ that have NaN or something nested: it is settled what those are that do not look the same."""
+    ours, theirs = _looks(expected, rows)
+    if len(ours) == len(theirs) and as_often(ours, theirs):
+        return None
+    found = excess(ours, theirs)
+    if found is None:
+        return _lacking(len(ours) - len(theirs))
+    row = rows[found[0]]
+    if "nan" not in repr(row) and rows.count(row) > expected.count(row):
+        return _stray(row, row in expected)
+    less, more = Counter(ours), Counter(theirs)
+    left = list(map(dict(zip(ours, expected, strict=True)).__getitem__, (less - more).elements()))
+    over = list(map(dict(zip(theirs, rows, strict=True)).__getitem__, (more - less).elements()))
+    found = excess(_settled(left), _settled(over))
+    if found is None:
+        return _lacking(len(left) - len(over))
+    (row,) = _settled([over[found[0]]])
+    return _stray(row, row in _settled(expected))
+
+
+def _looks(expected: Rows, rows: Rows) -> tuple[list[Any], list[Any]]:
+    """For all rows of both results what is only the same where they are, though 1 and 1.0 look different."""
+    try:  # in half the time of `repr`; of this version no other object bears on it
+        return list(map(marshal.dumps, expected, repeat(2))), list(map(marshal.dumps, rows, repeat(2)))
     except ValueError:  # dates and the like in them
-        return as_often(list(map(repr, expected)), list(map(repr, rows)))
-
-
-def _dumped(rows: Rows) -> list[bytes]:
-    """Rows as bytes that are only the same where the rows are; made in half the time of their `repr`.
-
-    Raises:
-        ValueError: if a cell is of a type that has none.
-    """
-    return list(map(marshal.dumps, rows, repeat(2)))  # of this version no other object bears on it
+        return list(map(repr, expected)), list(map(repr, rows))
 
 
 def _kinds(items: list[Any]) -> int:
@@ -154,29 +191,27 @@ def _sorted_alike(expected: Rows, rows: Rows, place: int) -> bool:
         return False
 
 
-def _unlike(
-    expected: Rows, alike: int, pieces: Iterator[Rows], ordered: bool, tolerance: float, settled: bool = False
-) -> str | None:
+def _unlike(expected: Rows, alike: int, pieces: Iterator[Rows], ordered: bool) -> str | None:
     """How a result differs of which so many rows at the beginning do not.
 
     Where NaN or something nested may be to blame it is settled what such cells are, and looked at again.
     """
     rest = expected[alike:]
     seen: list[Rows] = []
-    if not tolerance:
-        try:
-            why, blamed = (_misplaced if ordered else _unmatched)(rest, _noted(pieces, seen), alike)
-            if settled or not any(map(_special, blamed)):
-                return why
-        except TypeError:
-            if settled:
-                return "has cells that cannot be compared"
-    elif settled or not any(map(_special, rest)):
-        return _far(rest, pieces, ordered, tolerance)
-    begun = chain([expected[:alike]], seen, pieces)
-    return difference_of_pieces(
-        _settled(expected), map(_settled, begun), ordered=ordered, tolerance=tolerance, settled=True
-    )
+    try:
+        why, blamed = (_misplaced if ordered else _unmatched)(rest, _noted(pieces, seen), alike)
+        if not _special(blamed):
+            return why
+    except TypeError:
+        pass
+    pieces = chain(seen, pieces)
+    if not ordered:
+        rows, whole = _gathered(pieces, len(rest))
+        if whole:
+            return _unlike_looks(rest, rows)
+        pieces = chain([rows], pieces)
+    begun = map(_settled, chain([expected[:alike]], pieces))
+    return difference_of_pieces(_settled(expected), begun, ordered=ordered)
 
 
 def _noted(pieces: Iterator[Rows], seen: list[Rows]) -> Iterator[Rows]:
@@ -185,9 +220,11 @@ def _noted(pieces: Iterator[Rows], seen: list[Rows]) -> Iterator[Rows]:
         yield piece
 
 
-def _special(row: tuple[Any, ...]) -> bool:
+def _special(rows: Rows) -> bool:
     """Whether a cell does not equal itself, or is nested."""
-    return any(map(ne, row, row)) or not _NESTED.isdisjoint(map(type, row))
+    return any(
+        any(map(ne, cells, cells)) or not _NESTED.isdisjoint(map(type, cells)) for cells in zip(*rows, strict=True)
+    )
 
 
 def _misplaced(expected: Rows, pieces: Iterator[Rows], alike: int) -> tuple[str | None, Rows]:
@@ -249,10 +286,18 @@ def _gathered(pieces: Iterator[Rows], most: int) -> tuple[Rows, bool]:
     size = 0
     for piece in pieces:
         rows += piece
-        size += sum([len(cell) for row in piece for cell in row if type(cell) is str or type(cell) is bytes])
+        size += sum(map(_size, zip(*piece, strict=True)))
         if len(rows) > most or size > MOST:
             return rows, False
     return rows, True
+
+
+def _size(cells: tuple[Any, ...]) -> int:
+    """The characters and bytes of a column."""
+    kinds = {*map(type, cells)}
+    if kinds.isdisjoint(_LONG):
+        return 0
+    return sum(map(len, cells if kinds <= _LONG else [cell for cell in cells if type(cell) in _LONG]))
 
 
 def _settled(rows: Rows) -> Rows:
@@ -265,37 +310,66 @@ def _settle(cell: Any) -> Any:
         cell = sorted(cell.items(), key=repr)
     if isinstance(cell, (list, tuple)):
         return _Parts(map(_settle, cell))
-    return _Special.NAN if cell != cell else cell
+    if cell != cell:
+        return _Special.NAN
+    return repr(cell) if type(cell).__hash__ is None else cell
 
 
-def _far(expected: Rows, pieces: Iterator[Rows], ordered: bool, tolerance: float) -> str | None:
-    rows, whole = _gathered(pieces, len(expected))
-    if not whole:
-        return "has too many rows, or too long ones"
-    if len(rows) != len(expected):
-        return f"lacks {len(expected) - len(rows)} rows"
+def _far(expected: Rows, rows: Rows, ordered: bool, tolerance: float) -> str | None:
+    """How as many rows differ by more than a tolerance."""
+    columns = list(zip(zip(*rows, strict=True), zip(*expected, strict=True), strict=True))
+    kinds = [{*map(type, ours), *map(type, theirs)} for ours, theirs in columns]
+    floats = [k for k, types in enumerate(kinds) if float in types]
+    if any(any(map(ne, columns[k][1], columns[k][1])) for k in floats) or not _NESTED.isdisjoint(chain(*kinds)):
+        return _far(_settled(expected), _settled(rows), ordered, tolerance)
     if not ordered:
-        floats = {k for row in chain(rows, expected) for k, cell in enumerate(row) if isinstance(cell, float)}
-        rows, expected = (sorted(some, key=lambda row: _rank(row, floats)) for some in (rows, expected))
-    for row, other in zip(rows, expected, strict=True):
-        if not all(_near(a, b, tolerance) for a, b in zip(row, other, strict=True)):
-            return f"has {shown(row)} where {shown(other)} is expected"
-    return None
+        rows, expected = _ranked(rows, expected, floats)
+    place = _first_far(rows, expected, tolerance)
+    return None if place is None else _displaced(rows[place], expected[place])
+
+
+def _displaced(row: Any, expected: Any) -> str:
+    return f"has {shown(row)} where {shown(expected)} is expected"
+
+
+def _first_far(rows: Rows, expected: Rows, tolerance: float) -> int | None:
+    """The place of the first row that is not nearly equal, if there is one."""
+    first = len(rows)
+    for ours, theirs in zip(zip(*rows, strict=True), zip(*expected, strict=True), strict=True):
+        if ours == theirs:
+            continue
+        if {*map(type, ours), *map(type, theirs)} == {float}:
+            far = np.flatnonzero(~near_to(np.array(ours), np.array(theirs), tolerance)[:first])
+            first = int(far[0]) if len(far) else first
+        else:
+            pairs = enumerate(zip(ours[:first], theirs, strict=False))
+            first = next((k for k, (one, other) in pairs if not _near(one, other, tolerance)), first)
+    return first if first < len(rows) else None
 
 
 def _near(value: Any, expected: Any, tolerance: float) -> bool:
     if isinstance(value, (int, float)) and isinstance(expected, (int, float)):
         return value == expected or (
             (isinstance(value, float) or isinstance(expected, float))
-            and abs(value - expected) <= tolerance * max(1.0, abs(expected))
+            and abs(value - expected) <= tolerance * max(1.0, abs(expected)) < math.inf
         )
     return bool(value == expected)
 
 
-def _rank(row: tuple[Any, ...], floats: set[int]) -> tuple[Any, ...]:
-    """An order of rows in which those that are nearly equal stand in like places: floats count last."""
+def _ranked(rows: Rows, expected: Rows, floats: list[int]) -> tuple[Rows, Rows]:
+    """Both in an order in which those that are nearly equal stand in like places: floats count last."""
+    places = [k for k in range(len(rows[0])) if k not in floats] + floats
+    try:
+        key: Any = itemgetter(*places)
+        return sorted(rows, key=key), sorted(expected, key=key)
+    except TypeError:  # NULL, or another mixture
+        key = partial(_rank, floats=floats)
+        return sorted(rows, key=key), sorted(expected, key=key)
+
+
+def _rank(row: tuple[Any, ...], floats: list[int]) -> tuple[Any, ...]:
     exact = [_cell(cell) for k, cell in enumerate(row) if k not in floats]
-    return (exact, [_cell(row[k]) for k in sorted(floats)])
+    return (exact, [_cell(row[k]) for k in floats])
 
 
 def _cell(cell: Any) -> tuple[int, Any]:
