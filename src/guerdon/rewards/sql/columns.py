@@ -130,11 +130,11 @@ class Columns:
         unlike = np.zeros(len(self), bool)
         for place, (key, theirs) in enumerate(zip(self._keys, other._keys, strict=True)):
             wanted, found = key.take(here), theirs.take(there)
-            near = wanted == found
+            alike = wanted == found
             if place in floats:
-                there_is = (found != NULL) & (wanted != NULL)
-                near |= there_is & near_to(found.view(np.float64), wanted.view(np.float64), tolerance)
-            unlike |= ~near
+                both = (found != NULL) & (wanted != NULL)
+                alike |= both & near(found.view(np.float64), wanted.view(np.float64), tolerance)
+            unlike |= ~alike
         if not unlike.any():
             return None
         first = unlike.argmax()
@@ -186,8 +186,12 @@ def as_rows(result: Result) -> Rows:
     return result.rows if isinstance(result, Columns) else result
 
 
-def near_to(numbers: np.ndarray, expected: np.ndarray, tolerance: float) -> Any:
-    """Which floats are those that are expected, |a − b| ≤ tolerance · max(1, |b|)."""
+def near(numbers: np.ndarray, expected: np.ndarray, tolerance: float) -> Any:
+    """Which floats are those that are expected, |a − b| ≤ tolerance · max(1, |b|).
+
+    >>> near(np.array([1.0, 2.0, np.inf]), np.array([1.1, 2.0, 1.0]), 0.01)
+    array([False,  True, False])
+    """
     with np.errstate(invalid="ignore", over="ignore"):
         most = tolerance * np.maximum(1.0, abs(expected))
         return (numbers == expected) | ((abs(numbers - expected) <= most) & (most < math.inf))

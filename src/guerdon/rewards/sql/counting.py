@@ -29,14 +29,17 @@ def as_often(expected: list[Any], items: list[Any]) -> bool:
 
 
 def excess(expected: list[Any], items: list[Any]) -> tuple[int, bool] | None:
-    """The place of the first of some items that is not expected as often, and whether it is expected at all.
+    """The place of an item that is not expected as often, if there is one, and whether it is expected at all.
 
     Raises:
         TypeError: if one of them cannot be hashed.
     """
+    known = list(map(set(expected).__contains__, items))
+    if False in known:
+        return known.index(False), False
     left = Counter(expected)
     for place, item in enumerate(items):
         if not left[item]:
-            return place, item in left
+            return place, True
         left[item] -= 1
     return None
