@@ -712,7 +712,8 @@ def columns(rows, types):
         )
         array = np.array([next(hidden) if cell is None else cell for cell in cells], kind)
         arrays.append(np.ma.MaskedArray(array, missing) if missing.any() else array)
-    return Columns(arrays, list(map(str, types)), len(rows))
+    names = {"float32": "FLOAT", "float64": "DOUBLE"}
+    return Columns(arrays, [names.get(str(kind), str(kind)) for kind in types], len(rows))
 
 
 @given(st.data(), st.lists(st.sampled_from(list(PLAIN)), min_size=1, max_size=3), st.integers(1, 60))
@@ -738,6 +739,43 @@ def test_columns_are_compared_as_multisets_of_rows(data, types, length):
     if unequal:
         assert ours.unequal(theirs) == unequal[0]
         assert difference(ours, theirs, ordered=True) == f"differs in row {unequal[0] + 1}"
+
+
+NEARLY = {
+    np.dtype(np.int32): st.integers(0, 2),
+    np.dtype(object): st.sampled_from(["", "x"]),
+    np.dtype(np.float64): st.sampled_from([0.0, -3.0, 1e6, math.inf, -math.inf, math.nan]),
+}
+
+
+@given(st.data(), st.lists(st.sampled_from(list(NEARLY)), min_size=1, max_size=3), st.integers(1, 40))
+def test_nearly_equal_rows_are_told_as_if_floats_were_rounded(data, types, length):
+    """Floats differ by a tenth of the tolerance, or by a thousand times as much."""
+    kinds = data.draw(st.lists(st.tuples(*[st.one_of(NEARLY[kind], st.none()) for kind in types]), min_size=1))
+    rng = data.draw(st.randoms(use_true_random=False))
+    rows = [rng.choice(kinds) for _ in range(length)]
+
+    def moved(row, by):
+        finite = [isinstance(cell, float) and math.isfinite(cell) for cell in row]
+        return tuple(cell + by * max(1.0, abs(cell)) if yes else cell for cell, yes in zip(row, finite, strict=True))
+
+    other = [moved(row, rng.choice((0.0, 1e-7, -1e-7))) for row in rng.sample(rows, length)]
+    away = data.draw(st.sampled_from([0.0, 1e-3, -1e-3]))
+    other[0] = moved(other[0], away)
+    floats = [cell for cell in other[0] if isinstance(cell, float) and math.isfinite(cell)]
+    expected = not away or not floats
+    for order in (False, True):
+        wanted = [other[0], *other[1:]] if order else rows
+        if order:
+            wanted = [moved(row, rng.choice((0.0, 1e-7))) for row in other]
+            expected = True
+        for some in (wanted, columns(wanted, types)):
+            for others in (other, columns(other, types)):
+                told = difference(some, others, ordered=order, tolerance=1e-6)
+                assert (told is None) == expected
+                assert told is None or "is expected" in told
+    ordered = difference(columns(rows, types), columns(other, types), ordered=True, tolerance=1e-6)
+    assert ordered == difference(rows, other, ordered=True, tolerance=1e-6)
 
 
 def settled(rows):

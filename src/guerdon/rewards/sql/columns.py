@@ -120,13 +120,20 @@ class Columns:
     def far(self, other: Columns, *, ordered: bool, tolerance: float) -> tuple[int, int] | None:
         """Two rows in like places, here and in another result as long, that are not nearly equal, if there are any.
 
-        In any order rows are sorted by what is exact of them, and only among the same by their floats.
+        In any order rows are sorted by what is exact of them, and only among the same by their floats; of which what is
+        nearly equal counts as the same before the next is looked at.
         """
         floats = [k for k, kind in enumerate(self.kinds) if kind in _FLOATS]
         exact = [k for k in range(self.width) if k not in floats]
         here = there = np.arange(len(self))
         if not ordered:
-            here, there = self._ranked(exact, floats), other._ranked(exact, floats)
+            keys = [(self._keys[k], other._keys[k]) for k in floats]
+            pairs = [(ours.view(np.float64), theirs.view(np.float64)) for ours, theirs in keys]
+            ranks = [(ours == NULL, theirs == NULL) for ours, theirs in keys]
+            ranks += [ordinals(*pair, tolerance) for pair in pairs[:-1]] + pairs[-1:]
+            if exact:
+                ranks.insert(0, (_mixed([self._keys[k] for k in exact]), _mixed([other._keys[k] for k in exact])))
+            here, there = (np.lexsort([pair[side] for pair in reversed(ranks)]) for side in (0, 1))
         unlike = np.zeros(len(self), bool)
         for place, (key, theirs) in enumerate(zip(self._keys, other._keys, strict=True)):
             wanted, found = key.take(here), theirs.take(there)
@@ -139,11 +146,6 @@ class Columns:
             return None
         first = unlike.argmax()
         return int(here[first]), int(there[first])
-
-    def _ranked(self, exact: list[int], floats: list[int]) -> np.ndarray:
-        """The rows in an order of what is exact first."""
-        numbers = [self._keys[k].view(np.float64) for k in reversed(floats)]
-        return np.lexsort([*numbers, _mixed([self._keys[k] for k in exact])] if exact else numbers)
 
     def _telling(self) -> int | None:
         """The column that seems to tell most rows apart, of numbers if there are any; None if it seems to be few."""
@@ -195,6 +197,20 @@ def near(numbers: np.ndarray, expected: np.ndarray, tolerance: float) -> Any:
     with np.errstate(invalid="ignore", over="ignore"):
         most = tolerance * np.maximum(1.0, abs(expected))
         return (numbers == expected) | ((abs(numbers - expected) <= most) & (most < math.inf))
+
+
+def ordinals(numbers: np.ndarray, others: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which place floats have among all of both, in ascending order; one that is near to the last has the same.
+
+    >>> ordinals(np.array([3.0, 1.0]), np.array([1.001, np.nan]), 0.01)
+    (array([1, 0]), array([0, 2]))
+    """
+    both = np.concatenate([numbers, others])
+    order = both.argsort()
+    last, these = both[order[:-1]], both[order[1:]]
+    places = np.zeros(len(both), np.int64)
+    places[order[1:]] = (~(near(these, last, tolerance) | ((these != these) & (last != last)))).cumsum()
+    return places[: len(numbers)], places[len(numbers) :]
 
 
 def has_decimals(result: Result) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from guerdon.rewards.sql.columns import Rows, near
+from guerdon.rewards.sql.columns import Rows, near, ordinals
 from guerdon.rewards.sql.settling import settled, special_cells
 
 
@@ -18,7 +16,8 @@ def far(
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
     """The first two rows in like places that are not nearly equal, if there are any: what is expected, and the other.
 
-    In any order rows are sorted by what is exact of them, and only among the same by their floats.
+    In any order rows are sorted by what is exact of them, and only among the same by their floats; of which what is
+    nearly equal counts as the same before the next is looked at.
 
     Args:
         expected: the rows.
@@ -33,8 +32,7 @@ def far(
     if any(special_cells(wanted) for wanted, _ in columns):
         return far(settled(expected), settled(rows), ordered=ordered, tolerance=tolerance)
     if not ordered:
-        floats = [k for k, (one, other) in enumerate(columns) if float in {*map(type, one), *map(type, other)}]
-        expected, rows = _ranked(expected, rows, floats)
+        expected, rows = _ranked(expected, rows, columns, tolerance)
     first = len(rows)
     for wanted, found in zip(zip(*expected, strict=True), zip(*rows, strict=True), strict=True):
         if wanted == found:
@@ -58,19 +56,31 @@ def _near(value: Any, expected: Any, tolerance: float) -> bool:
     return abs(value - expected) <= tolerance * max(1.0, abs(expected)) < math.inf
 
 
-def _ranked(expected: Rows, rows: Rows, floats: list[int]) -> tuple[Rows, Rows]:
+def _ranked(expected: Rows, rows: Rows, columns: list[tuple[Any, Any]], tolerance: float) -> tuple[Rows, Rows]:
     """Both in an order in which those that are nearly equal stand in like places."""
-    exact = [k for k in range(len(rows[0])) if k not in floats]
+    floats: list[tuple[Any, Any]] = []
+    ranks: list[tuple[Any, Any]] = []
+    for wanted, found in columns:
+        (floats if float in {*map(type, wanted), *map(type, found)} else ranks).append((wanted, found))
+    for wanted, found in floats[:-1]:
+        ranks.append(([cell is None for cell in wanted], [cell is None for cell in found]))
+        ours, theirs = ordinals(_numbers(wanted), _numbers(found), tolerance)
+        ranks.append((ours.tolist(), theirs.tolist()))
+    ranks += floats[-1:]
     try:
-        key: Any = itemgetter(*exact, *floats)
-        return sorted(expected, key=key), sorted(rows, key=key)
+        return _sorted(expected, [pair[0] for pair in ranks]), _sorted(rows, [pair[1] for pair in ranks])
     except TypeError:  # NULL, or another mixture
-        key = partial(_rank, places=exact + floats)
-        return sorted(expected, key=key), sorted(rows, key=key)
+        cells = [(map(_cell, wanted), map(_cell, found)) for wanted, found in ranks]
+        return _sorted(expected, [pair[0] for pair in cells]), _sorted(rows, [pair[1] for pair in cells])
 
 
-def _rank(row: tuple[Any, ...], places: list[int]) -> list[tuple[int, Any]]:
-    return [_cell(row[place]) for place in places]
+def _numbers(cells: tuple[Any, ...]) -> np.ndarray:
+    return np.array([cell if isinstance(cell, (int, float)) else math.nan for cell in cells], np.float64)
+
+
+def _sorted(rows: Rows, ranks: list[Any]) -> Rows:
+    keys = list(zip(*ranks, strict=True))
+    return [rows[place] for place in sorted(range(len(rows)), key=keys.__getitem__)]
 
 
 def _cell(cell: Any) -> tuple[int, Any]:
