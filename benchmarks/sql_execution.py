@@ -8,8 +8,9 @@ prepared statement is one that was kept; but with `--group`, which is how traini
 turn have one reference. Each size has a table of its own, and one of the same rows shuffled: "ordered" has both
 results in the same order, "shuffled" has the second from the shuffled table, and so have "repeating", of which no
 column tells rows apart, though together they do, "twice", which has each row twice, "tenth", a tenth of whose rows
-has come before, and "sparse", with NULL in two columns. These queries do nothing but read; "grouped" counts 1 000
-shuffled rows in as many groups as there are rows in the result.
+has come before, "sparse", with NULL in two columns, and "wrong", where one row is another. "sliced" is the first
+rows of 100 000, and backwards. These queries do nothing but read; "grouped" counts 1 000 shuffled rows in as many
+groups as there are rows in the result.
 
 SQLite is executed directly by the standard library, as evaluations do it; with `--apsw` by APSW, as the reward does.
 """
@@ -43,13 +44,18 @@ SHAPES: dict[str, Callable[[int, int], Row]] = {
     "twice": lambda k, size: (k // 2, f"name {k // 2}", k // 2 / 3),
     "tenth": lambda k, size: (k % (size - size // 10), f"name {k % (size - size // 10)}", 1 / 3),
     "sparse": lambda k, size: (k, f"name {k}" if k % 3 else None, k / 3 if k % 5 else None),
+    "wrong": lambda k, size: (k, f"name {k}", k / 3),
 }
-SHAPED = (("repeating", 1000), *itertools.product(("twice", "tenth", "sparse"), (1000, 100_000)))
+SHAPED = (("repeating", 1000), *itertools.product(("twice", "tenth", "sparse", "wrong"), (1000, 100_000)))
+OTHERS = (("sliced", 100), ("sliced", 1000), ("grouped", 10), ("grouped", 100))
 
 
-def fill(connection: Any, name: str, rows: list[Row]) -> None:
-    """A table of these rows, and one of them shuffled."""
-    for table, kept in ((name, rows), (f"shuffled_{name}", random.Random(0).sample(rows, len(rows)))):
+def fill(connection: Any, name: str, rows: list[Row], wrong: bool = False) -> None:
+    """A table of these rows, and one of them shuffled, in which one row may be wrong."""
+    shuffled = random.Random(0).sample(rows, len(rows))
+    if wrong:
+        shuffled[len(rows) // 2] = (len(rows), "other", -1.0)
+    for table, kept in ((name, rows), (f"shuffled_{name}", shuffled)):
         connection.execute(f"CREATE TABLE {table} (id INTEGER, name TEXT, price DOUBLE)")
         if isinstance(connection, sqlite3.Connection):
             connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", kept)
@@ -68,6 +74,12 @@ def queries(number: int, rows: int, order: str, group: int, columns: str) -> tup
             for k in (2 * first + 1, 2 * number + 2)
         )
         return one, f"{other} ORDER BY count(*) DESC, kind DESC"
+    if order == "sliced":
+        one, other = (
+            f"SELECT {columns} FROM rows_100000 WHERE id > -{k} AND id < {rows}"
+            for k in (2 * first + 1, 2 * number + 2)
+        )
+        return one, f"{other} ORDER BY id DESC"
     table = f"{order if order in SHAPES else 'rows'}_{rows}"
     other = table if order == "ordered" else f"shuffled_{table}"
     return (
@@ -77,11 +89,11 @@ def queries(number: int, rows: int, order: str, group: int, columns: str) -> tup
 
 
 def ways(
-    judge: Any, reading: Any, path: str, asked: Callable[[int], tuple[str, str]]
+    judge: Any, reading: Any, path: str, asked: Callable[[int], tuple[str, str]], expected: float
 ) -> tuple[Callable[[int], Any], ...]:
     def ours(number: int) -> None:
         gold, said = asked(number)
-        assert judge(said, gold, path)[0] == 1.0
+        assert judge(said, gold, path)[0] == expected
 
     def theirs(number: int) -> None:
         for query in asked(number):
@@ -126,7 +138,7 @@ def main() -> None:
             for size in SIZES:
                 fill(writing, f"rows_{size}", [(k, f"name {k * 7919 % size}", k / 3) for k in range(size)])
             for shape, size in SHAPED:
-                fill(writing, f"{shape}_{size}", [SHAPES[shape](k, size) for k in range(size)])
+                fill(writing, f"{shape}_{size}", [SHAPES[shape](k, size) for k in range(size)], shape == "wrong")
             writing.close()
             reading: Any
             if system == "duckdb":
@@ -135,11 +147,11 @@ def main() -> None:
                 reading = apsw.Connection(path) if arguments.apsw else sqlite3.connect(path)
             judge = sql.execution(system=system, seconds=60.0).evaluate
             cases = [(order, size) for size in SIZES for order in ("ordered", "shuffled")]
-            for order, size in (*cases, *SHAPED, ("grouped", 10), ("grouped", 100)):
+            for order, size in (*cases, *SHAPED, *OTHERS):
                 if size not in (arguments.rows or (size,)):
                     continue
                 asked = partial(queries, rows=size, order=order, group=arguments.group, columns=arguments.columns)
-                ours, theirs = ways(judge, reading, path, asked)
+                ours, theirs = ways(judge, reading, path, asked, float(order != "wrong"))
                 ours(0)
                 mine, direct, ratio = paired(ours, theirs, arguments.seconds, arguments.rounds)
                 case = {"system": system, "rows": size, "order": order, "group": arguments.group}

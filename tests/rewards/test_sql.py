@@ -778,6 +778,74 @@ def test_nearly_equal_rows_are_told_as_if_floats_were_rounded(data, types, lengt
     assert ordered == difference(rows, other, ordered=True, tolerance=1e-6)
 
 
+def both_ways(expected, rows, *, kind="float64", **options):
+    """What is said of rows, which is also said of columns."""
+    types = [np.dtype(kind)] * len(rows[0])
+    told = difference(expected, rows, **options)
+    assert difference(columns(expected, types), columns(rows, types), **options) == told
+    return told
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(
+    ("expected", "found", "near"),
+    [
+        (1.0, 2.0, False),  # of the tolerance of 0.5 there is as much as is expected
+        (2.0, 1.0, True),
+        (0.0, None, False),
+        (None, -0.4, False),
+        (None, None, True),
+        (math.inf, 5.0, False),
+        (5.0, math.inf, False),
+        (math.inf, -math.inf, False),
+        (-math.inf, -math.inf, True),
+        (math.nan, -math.nan, True),
+        (math.nan, 0.0, False),
+        (0.0, math.nan, False),
+        (math.nan, None, False),
+        (1e308, -1e308, False),
+    ],
+)
+def test_a_float_is_near_to_what_is_expected(expected, found, near, ordered):
+    options = {"ordered": ordered, "tolerance": 0.5}
+    for others in ((), (7.0,), (7,)):
+        rows = [(*others, cell) for cell in (expected, found)]
+        told = difference(rows[:1], rows[1:], **options)
+        assert (told is None) == near
+        assert told is None or told == f"has {shown(rows[1])} where {shown(rows[0])} is expected".replace("-nan", "nan")
+        if others != (7,):
+            assert (both_ways(rows[:1], rows[1:], **options) is None) == near
+    assert (difference([(expected,), ("text",)], [(found,), ("text",)], **options) is None) == near
+
+
+def test_whole_numbers_are_not_nearly_equal():
+    rows, others = [(10**9,), (0.5,)], [(10**9 + 1,), (0.5,)]
+    assert difference(rows, others, ordered=True, tolerance=1e-6) == "has (1000000001,) where (1000000000,) is expected"
+    assert difference(rows, [(1e9 + 1,), (0.5,)], ordered=True, tolerance=1e-6) is None
+
+
+def test_null_and_nan_stand_in_places_of_their_own():
+    for one, other in itertools.combinations((None, math.nan, -math.inf, 0.0), 2):
+        rows = [(one, 1.0), (other, 1.0 + 1e-9)]
+        others = [(other, 1.0), (one, 1.0 + 1e-9)]
+        assert both_ways(rows, others, ordered=False, tolerance=1e-6) is None
+
+
+def test_nan_is_the_same_whatever_its_bits_are():
+    rows = [(math.nan, 1.0), (2.0, -math.nan)]
+    for kind in ("float32", "float64"):
+        for others in ([(-math.nan, 1.0), (2.0, math.nan)], [(2.0, math.nan), (-math.nan, 1.0)]):
+            assert both_ways(rows, others, kind=kind, ordered=False) is None
+        assert both_ways(rows, [(2.0, 1.0)] * 2, kind=kind, ordered=False)
+
+
+def test_what_is_far_is_shown():
+    rows, others = [(1.0, 5.0), (2.0, 6.0), (3.0, 7.0)], [(3.0, 7.0), (2.0, 6.5), (1.0, 5.0)]
+    for kind in ("float32", "float64"):
+        said = both_ways(rows, others, kind=kind, ordered=False, tolerance=1e-3)
+        assert said == "has (2.0, 6.5) where (2.0, 6.0) is expected"
+
+
 def settled(rows):
     return [tuple("nan" if cell != cell else cell for cell in row) for row in rows]
 

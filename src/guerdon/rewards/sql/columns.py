@@ -89,7 +89,7 @@ class Columns:
         """
         if self.width == 1 and self._equal_cells(other):
             return None
-        place = 0 if self.width == 1 else self._telling()
+        place = self._telling()
         ours, here = self._sorted(place)
         if place is not None and np.count_nonzero(ours[1:] != ours[:-1]) < len(self) // 3:
             place = None
