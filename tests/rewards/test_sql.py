@@ -296,6 +296,7 @@ def test_the_row_that_is_wrong_is_the_one_that_is_shown():
     assert streamed(rows, [(2,)], [(1,), (2,)]) == "has a row too often: (2,)"
     assert streamed(rows, [(2,)], [(1,), (4,)]) == "has a row that is not expected: (4,)"
     assert streamed(rows, [(1,), (2,)], [(1,)]) == "has a row too often: (1,)"
+    assert streamed(rows, [(1,)], [(4,), (3,)], ordered=True) == "differs in row 2"
     twice = [*rows, (3,)]
     assert streamed(twice, [(3,), (2,), (3,), (3,)]) == "has a row too often: (3,)"
     assert streamed(twice, [(3,), (2,), (4,), (3,)]) == "has a row that is not expected: (4,)"
@@ -826,8 +827,8 @@ def test_whole_numbers_are_not_nearly_equal():
 
 def test_null_and_nan_stand_in_places_of_their_own():
     for one, other in itertools.combinations((None, math.nan, -math.inf, 0.0), 2):
-        rows = [(one, 1.0), (other, 1.0 + 1e-9)]
-        others = [(other, 1.0), (one, 1.0 + 1e-9)]
+        rows = [(one, 1.0), (other, 1.0 + 1e-9), (7.0, 1.0)]
+        others = [(other, 1.0), (7.0, 1.0), (one, 1.0 + 1e-9)]
         assert both_ways(rows, others, ordered=False, tolerance=1e-6) is None
 
 
@@ -840,8 +841,10 @@ def test_nan_is_the_same_whatever_its_bits_are():
 
 
 def test_what_is_far_is_shown():
-    rows, others = [(1.0, 5.0), (2.0, 6.0), (3.0, 7.0)], [(3.0, 7.0), (2.0, 6.5), (1.0, 5.0)]
+    rows, others = [(1.0, 5.0), (2.0, 6.0), (3.0, 7.0)], [(2.0, 6.5), (3.0, 7.0), (1.0, 5.0)]
     for kind in ("float32", "float64"):
+        near = [(2.0, 6.0005), *others[1:]]
+        assert both_ways(rows, near, kind=kind, ordered=False, tolerance=1e-3) is None
         said = both_ways(rows, others, kind=kind, ordered=False, tolerance=1e-3)
         assert said == "has (2.0, 6.5) where (2.0, 6.0) is expected"
 
@@ -1221,6 +1224,21 @@ def test_nested_cells_are_equal_as_in_python():
     assert streamed(expected, answer) is None
     assert streamed(expected, [answer[0], ([2, 1], answer[1][1])])
     assert streamed(expected, [answer[0], ([1, 2], {"x": 1, "z": [NAN[0]]})])
+
+
+def test_a_nested_row_that_comes_too_often_is_expected():
+    for cell, look in (([1], "[1]"), (float("nan"), "nan")):
+        rows, others = [(cell, 1), (cell, 2), (cell, 3)], [(cell, 1), (cell, 2), (cell, 1)]
+        assert difference(rows, others, ordered=False) == f"has a row too often: ({look}, 1)"
+        assert (
+            difference(rows, [*others[:2], (cell, 4)], ordered=False) == f"has a row that is not expected: ({look}, 4)"
+        )
+
+
+def test_what_has_no_hash_and_is_no_list_is_what_it_looks_like():
+    rows = [(bytearray(b"nan"),), (bytearray(b"1"),)]
+    assert difference(rows, rows[::-1], ordered=False) is None
+    assert "not expected" in difference(rows, [rows[0], (bytearray(b"nan "),)], ordered=False)
 
 
 def test_rows_with_lists_are_not_expected_where_there_are_none():
