@@ -1139,6 +1139,29 @@ def test_a_table_is_looked_at_once(executed, monkeypatch):
     assert len(base._connections) == 2
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT DISTINCT a % 7 FROM t",
+        "SELECT a % 7 AS g, count(*), sum(a), min(b), string_agg(b, ',') FROM t GROUP BY g HAVING sum(a) > 700",
+        "SELECT a, b FROM t WHERE a BETWEEN 10 AND 50 AND b LIKE '%1%' OR a IN (1, 2, 3) ORDER BY b DESC",
+        "SELECT count(*), count(DISTINCT a % 3), avg(a) FILTER (WHERE a > 50) FROM t",
+        "SELECT a % 2, a % 3, count(*) FROM t GROUP BY ROLLUP (a % 2, a % 3)",
+        "SELECT DISTINCT ON (a % 5) a, b FROM t ORDER BY a % 5, a DESC",
+        "SELECT CASE WHEN a > 50 THEN NULL ELSE a / (a - 7) END FROM t",
+        "SELECT unnest([a, a + 1]) FROM t WHERE a < 3",
+        "SELECT a FROM t WHERE a = 5 AND false",
+        "SELECT * FROM t WHERE NOT (a > 3 AND b <> 'text 2') AND regexp_matches(b, '[0-3]$')",
+    ],
+)
+def test_a_query_gives_the_same_rows_as_it_is(executed, query):
+    optimized("SELECT a FROM t")
+    first, second = opened(TABLES, "duckdb", "")._connections
+    assert only_table(query) == "t"
+    rows, others = (connection.execute(query).fetchall() for connection in (first, second))
+    assert difference(rows, others, ordered="ORDER" in query) is None
+
+
 def test_what_fails_as_it_is_executed_is_executed_again_as_ever(executed):
     def answer(query, gold="SELECT a FROM t"):
         executed.clear()
