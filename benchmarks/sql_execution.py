@@ -13,6 +13,7 @@ rows of 100 000, and backwards. These queries do nothing but read; "grouped" cou
 groups as there are rows in the result.
 
 SQLite is executed directly by the standard library, as evaluations do it; with `--apsw` by APSW, as the reward does.
+With `--tolerance` the prices of answers differ by their last digits.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def fill(connection: Any, name: str, rows: list[Row], wrong: bool = False) -> No
     connection.commit()
 
 
-def queries(number: int, rows: int, order: str, group: int, columns: str) -> tuple[str, str]:
+def queries(number: int, rows: int, order: str, group: int, columns: str, answered: str) -> tuple[str, str]:
     """The reference of an answer, and the answer."""
     first = number - number % group
     if order == "grouped":
@@ -75,16 +76,15 @@ def queries(number: int, rows: int, order: str, group: int, columns: str) -> tup
         )
         return one, f"{other} ORDER BY count(*) DESC, kind DESC"
     if order == "sliced":
-        one, other = (
-            f"SELECT {columns} FROM rows_100000 WHERE id > -{k} AND id < {rows}"
-            for k in (2 * first + 1, 2 * number + 2)
+        return (
+            f"SELECT {columns} FROM rows_100000 WHERE id > -{2 * first + 1} AND id < {rows}",
+            f"SELECT {answered} FROM rows_100000 WHERE id > -{2 * number + 2} AND id < {rows} ORDER BY id DESC",
         )
-        return one, f"{other} ORDER BY id DESC"
     table = f"{order if order in SHAPES else 'rows'}_{rows}"
     other = table if order == "ordered" else f"shuffled_{table}"
     return (
         f"SELECT {columns} FROM {table} WHERE id > -{2 * first + 1}",
-        f"SELECT {columns} FROM {other} WHERE id > -{2 * number + 2}",
+        f"SELECT {answered} FROM {other} WHERE id > -{2 * number + 2}",
     )
 
 
@@ -130,7 +130,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, choices=SIZES, action="append", help="which sizes of results")
     parser.add_argument("--apsw", action="store_true", help="the direct way of SQLite is by APSW")
     parser.add_argument("--columns", default="id, name, price", help="what is selected, but for groups")
+    parser.add_argument("--tolerance", type=float, default=0.0)
     arguments = parser.parse_args()
+    moved = "price * (1 + 1e-13)" if arguments.tolerance else "price"
     with tempfile.TemporaryDirectory() as folder:
         for system in arguments.system or SYSTEMS:
             path = str(Path(folder, f"{system}.db"))
@@ -145,12 +147,19 @@ def main() -> None:
                 reading = duckdb.connect(path, read_only=True, config=CLOSED)
             else:
                 reading = apsw.Connection(path) if arguments.apsw else sqlite3.connect(path)
-            judge = sql.execution(system=system, seconds=60.0).evaluate
+            judge = sql.execution(system=system, seconds=60.0, tolerance=arguments.tolerance).evaluate
             cases = [(order, size) for size in SIZES for order in ("ordered", "shuffled")]
             for order, size in (*cases, *SHAPED, *OTHERS):
                 if size not in (arguments.rows or (size,)):
                     continue
-                asked = partial(queries, rows=size, order=order, group=arguments.group, columns=arguments.columns)
+                asked = partial(
+                    queries,
+                    rows=size,
+                    order=order,
+                    group=arguments.group,
+                    columns=arguments.columns,
+                    answered=arguments.columns.replace("price", moved),
+                )
                 ours, theirs = ways(judge, reading, path, asked, float(order != "wrong"))
                 ours(0)
                 mine, direct, ratio = paired(ours, theirs, arguments.seconds, arguments.rounds)
