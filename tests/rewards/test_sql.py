@@ -1195,7 +1195,7 @@ def test_what_takes_long_as_it_is_is_executed_again_as_ever(executed, monkeypatc
 
 
 def test_tables_are_looked_at_up_to_a_number_of_them(executed, monkeypatch):
-    monkeypatch.setattr(duck, "MOST", 1)
+    monkeypatch.setattr(duck, "TABLES", 1)
     for source in ("t", "t2", "t", "t2"):
         optimized(f"SELECT a FROM {source}")
     assert [direct for _, direct in executed] == [True, True, False, True]

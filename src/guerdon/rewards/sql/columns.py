@@ -18,8 +18,9 @@ Rows = list[tuple[Any, ...]]
 LOOKED_AT = np.arange(64) * 7919  # rows from all over, to see what tells them apart; a period would hide in even steps
 FIRST, LAST = (int(np.datetime64(moment, "us").astype(np.int64)) for moment in (datetime.min, datetime.max))
 NULL = -(2**63)  # in place of it, among whole numbers
-_FLOATS = {"FLOAT", "DOUBLE"}
 MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
+
+_FLOATS = {"FLOAT", "DOUBLE"}
 
 
 class Columns:

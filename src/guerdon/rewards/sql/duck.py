@@ -31,7 +31,7 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "allowed_configs": ["enable_optimizer"],
 }
 FEW = 10_000  # rows of a table that is small
-MOST = 1000  # tables that are looked at
+TABLES = 1000  # that are looked at
 
 _WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 _EXACT = {f"DECIMAL({digits},{behind})" for digits in range(1, 16) for behind in range(digits + 1)}  # as a float, too
@@ -75,7 +75,7 @@ class DuckDB:
         """See `Database.run`."""
         table = only_table(query)
         given = self._run(query, seconds, most, read, bulk, self._small.get(table or "", False))
-        if table and table not in self._small and len(self._small) < MOST:  # the query has not failed, so it is there
+        if table and table not in self._small and len(self._small) < TABLES:  # the query has not failed, so it is there
             self._small[table] = self._has_few(table)
         return given
 

@@ -13,8 +13,8 @@ LONGEST = 20_000  # characters of a query; parsers recurse
 _SKIPPED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]", re.DOTALL)
 _MARK = re.compile(r"[()]|\border\s+by\b", re.IGNORECASE)
 _SHORT = 500  # characters of a query that is simple; a long list of constants is not
-_MORE = ("limit", "offset", "fetch", "over")
-_BEHIND = {"where", "group", "having", "order"}
+_MORE = ("limit", "offset", "fetch", "over")  # a simple query has none: they may pick other rows where some tie
+_BEHIND = {"where", "group", "having", "order"}  # words that may follow its table
 
 
 def query_in(completion: Completion) -> str:
