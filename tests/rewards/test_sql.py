@@ -1,5 +1,6 @@
 """Generated SQL: results as multisets, what a query may not do, and what its text is worth."""
 
+import gc
 import itertools
 import json
 import math
@@ -13,7 +14,7 @@ import time
 import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
@@ -27,7 +28,7 @@ from guerdon.core.errors import Abstain
 from guerdon.core.parsing import shown
 from guerdon.core.rollouts import Rollouts
 from guerdon.rewards import sql
-from guerdon.rewards.sql import databases, duck
+from guerdon.rewards.sql import databases, duck, running
 from guerdon.rewards.sql.alarm import Alarm
 from guerdon.rewards.sql.columns import Columns
 from guerdon.rewards.sql.databases import Known, QueryFailed, fetched
@@ -593,6 +594,8 @@ CELLS = [
     "CASE WHEN a % 5 = 0 THEN 'nan'::DOUBLE ELSE a / 2 END",
     "[a % 2, a % 5]",
     "{'x': a % 3}",
+    "{'x': CASE WHEN a % 5 = 0 THEN 'nan'::DOUBLE ELSE a / 2 END, 'y': b}",
+    "CASE WHEN a % 4 <> 0 THEN {'x': [a % 2], 'y': b} END",
     "(a / 7)::DECIMAL(6, 2)",
     "DATE '2020-01-01' + a",
 ]
@@ -624,7 +627,7 @@ def test_duckdb_itself_says_the_same_of_two_results(rows, monkeypatch):
                 verdicts[said] += 1
                 ways[type(opened({"schema": schema}, "duckdb", "").last.result)] += 1
     assert min(verdicts[0.0], verdicts[1.0]) > 20
-    assert (ways[Columns] > 20) == (rows >= databases.MANY)
+    assert (ways[Columns] > 20) == (rows > 700)
 
 
 MANY = {"schema": "CREATE TABLE t AS SELECT range AS a, 'text ' || range % 50 AS b, range / 3 AS c FROM range(800)"}
@@ -668,6 +671,9 @@ def bulk(monkeypatch):
         ("TIMESTAMP 'infinity'", "refused"),
         ("CASE WHEN a = 7 THEN DATE '-infinity' ELSE DATE '2020-01-01' END", "refused"),
         ("[a], {'x': b}", False),
+        ("{'x': b, 'y': a / 3, 'z': [a], 'd': DATE 'infinity', 'n': NULL}, {'m': MAP {b: a}, 's': {'x': a}}, a", True),
+        ("CASE WHEN a % 3 > 0 THEN {'x': CASE WHEN a > 9 THEN -1 / 0 END, 'X y': (a / 7)::DECIMAL(4, 1)} END", True),
+        ("MAP {'x': a}", False),
         ("b::BLOB", False),
     ],
 )
@@ -740,6 +746,47 @@ def test_columns_are_compared_as_multisets_of_rows(data, types, length):
     if unequal:
         assert ours.unequal(theirs) == unequal[0]
         assert difference(ours, theirs, ordered=True) == f"differs in row {unequal[0] + 1}"
+
+
+NUMBERS = st.sampled_from([None, 0.0, -0.0, 1.0, math.nan, -math.nan])
+STRUCTURES = [
+    st.builds(lambda x, y: {"x": x, "y": y}, NUMBERS, st.sampled_from("xy")),
+    st.builds(lambda x, y: {"x": x, "y": y}, st.sampled_from([None, date(2020, 1, 1), date(2020, 1, 2)]), NUMBERS),
+    st.none() | st.builds(lambda x: {"x": x}, st.integers(0, 1)),
+    st.builds(lambda x: {"x": x}, st.lists(NUMBERS, max_size=2) | st.none()),
+    st.builds(lambda x: {"x": {"x": x}}, NUMBERS),
+]
+
+
+def told_apart(cell):
+    """What is the same where cells are."""
+    if isinstance(cell, dict):
+        return tuple((name, told_apart(part)) for name, part in cell.items())
+    if isinstance(cell, list):
+        return tuple(map(told_apart, cell))
+    return "nan" if cell != cell else cell
+
+
+@given(st.data(), st.sampled_from(STRUCTURES), st.integers(1, 40))
+def test_structures_in_columns_are_told_apart_as_in_rows(data, structure, length):
+    kinds = data.draw(st.lists(st.tuples(structure, st.integers(0, 2)), min_size=1))
+    rng = data.draw(st.randoms(use_true_random=False))
+    rows = [rng.choice(kinds) for _ in range(length)]
+    other = rng.sample(rows, length) if rng.random() < 0.5 else [rng.choice(kinds) for _ in range(length)]
+
+    def some(rows):
+        cells = np.empty(len(rows), object)
+        cells[:] = [row[0] for row in rows]
+        numbers = np.array([row[1] for row in rows])
+        masked = [np.ma.MaskedArray(cells, cells == None), cells][all(cell is not None for cell in cells)]  # noqa: E711
+        return Columns([masked, numbers], ["STRUCT(x INTEGER)", "BIGINT"], length)
+
+    ours, theirs = ([tuple(map(told_apart, row)) for row in those] for those in (rows, other))
+    for keep, tolerance in itertools.product((True, False), (0.0, 1e-9)):
+        told = difference(some(rows), some(other), ordered=keep, tolerance=tolerance)
+        assert (told is None) == (ours == theirs if keep else Counter(ours) == Counter(theirs))
+        also = difference(rows, other, ordered=keep, tolerance=tolerance)
+        assert (told or "").partition(":")[0] == (also or "").partition(":")[0]
 
 
 NEARLY = {
@@ -1092,7 +1139,7 @@ TABLES = {
 def executed(monkeypatch):
     """For each query from here on the seconds that it had, and whether it was optimized; no table is known."""
     base = opened(TABLES, "duckdb", "")
-    base.last, base._small = Known(), {}
+    base.last, base._small, base._others = Known(), set(), set()
     asked, run = [], base._executed
     monkeypatch.setattr(
         base, "_executed", lambda *others: asked.append((others[1], others[5] is base._connections[0])) or run(*others)
@@ -1134,7 +1181,7 @@ def test_a_table_is_looked_at_once(executed, monkeypatch):
     with pytest.raises(QueryFailed, match="does not exist"):
         optimized("SELECT a FROM nothing")
     assert seen == ["t", "t2", "v", "many"]
-    assert base._small == {"t": True, "t2": True, "v": False, "many": False}
+    assert (base._small, base._others) == ({"t", "t2"}, {"v", "many"})
     assert [direct for _, direct in executed] == [True, True, True, True, False, True, True]
     assert len(base._connections) == 2
 
@@ -1218,6 +1265,36 @@ def test_a_few_decimals_come_as_columns_too(cells, columns):
             assert score(f"{gold} ORDER BY b DESC", gold, TABLES, system="duckdb")[0] == 1.0
         assert isinstance(base.last.result, Columns) == expected
         assert base.last.bulky == expected
+
+
+def test_fewer_structures_than_other_rows_come_as_columns():
+    base = opened(MANY, "duckdb", "")
+    for rows, expected in ((299, False), (300, True), (400, True)):
+        for cells in ("{'x': a, 'y': b}, a % 2", "{'x': CASE WHEN a > 9 THEN a END}"):
+            for k in range(3):
+                gold = f"SELECT {cells} FROM t WHERE a < {rows} AND a >= -{k}"
+                assert score(f"{gold} ORDER BY b DESC", gold, MANY, system="duckdb")[0] == 1.0
+            assert isinstance(base.last.result, Columns) == base.last.bulky == expected
+
+
+@pytest.mark.parametrize("system", ["sqlite", "duckdb"])
+def test_cycles_are_not_looked_for_while_rows_are_fetched_and_compared(system, monkeypatch):
+    seen = []
+    monkeypatch.setattr(running, "difference", lambda *others, **options: seen.append(gc.isenabled()))
+    monkeypatch.setattr(running, "fetched", lambda *others: seen.append(gc.isenabled()) or fetched(*others))
+    for before in (True, False):
+        (gc.enable if before else gc.disable)()
+        try:
+            assert score("SELECT 1", "SELECT 1", {"schema": ""}, system=system)[0] == 1.0
+            assert gc.isenabled() == before
+            assert score("nonsense", "SELECT 1", {"schema": ""}, system=system)[0] == 0.0
+            assert gc.isenabled() == before
+            with pytest.raises(Abstain):
+                score("SELECT 1", "nonsense", {"schema": ""}, system=system)
+            assert gc.isenabled() == before
+        finally:
+            gc.enable()
+    assert seen == [False] * 8
 
 
 @pytest.mark.parametrize(

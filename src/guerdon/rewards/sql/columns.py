@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property, reduce
-from operator import or_
+from itertools import repeat
+from operator import itemgetter, or_
 from typing import Any
 
 import numpy as np
@@ -15,16 +17,18 @@ from guerdon.rewards.sql.counting import SOME, as_often, excess
 
 Rows = list[tuple[Any, ...]]
 
-LOOKED_AT = np.arange(64) * 7919  # rows from all over, to see what tells them apart; a period would hide in even steps
 FIRST, LAST = (int(np.datetime64(moment, "us").astype(np.int64)) for moment in (datetime.min, datetime.max))
+MANY = 700  # rows that come sooner as columns than as rows
+STRUCTURES, DECIMALS = 300, 70  # of these rows, as what they have is made one by one
 NULL = -(2**63)  # in place of it, among whole numbers
 MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
 
+STRUCTURE = "STRUCT("  # how the names of their types begin
 _FLOATS = {"FLOAT", "DOUBLE"}
 
 
 class Columns:
-    """The first rows of a result, of plain cells: truth values, numbers, texts, dates, timestamps and NULL.
+    """The first rows of a result, of plain cells: truth values, numbers, texts, dates, timestamps, NULL; or structures.
 
     Args:
         columns: what DuckDB gives as arrays.
@@ -48,33 +52,61 @@ class Columns:
         return len(self._columns[0])
 
     @property
+    def nested(self) -> bool:
+        """Whether there are structures."""
+        return any(map(str.startswith, self.kinds, repeat(STRUCTURE)))
+
+    @property
     def _keys(self) -> list[np.ndarray]:
         """What is compared of the columns; made when there is another result, as two in a row are made sooner."""
         if not self._made:
             self._made = list(map(_key, self._columns))
         return self._made
 
-    @cached_property
-    def rows(self) -> Rows:
-        """The same as the database gives where it is asked for rows."""
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """The rows that the database gives where it is asked for rows."""
         return self._rows(slice(None))
 
-    def row(self, place: int) -> tuple[Any, ...]:
-        """One of the rows."""
-        return self._rows(slice(place, place + 1))[0]
+    @cached_property
+    def rows(self) -> Rows:
+        """All of these."""
+        return list(self)
 
-    def _rows(self, which: slice) -> Rows:
+    def row(self, place: int) -> tuple[Any, ...]:
+        """One of them."""
+        return next(self._rows(slice(place, place + 1)))
+
+    def parted(self) -> Iterator[tuple[Any, ...]]:
+        """The same with the fields of structures in place of these, which cannot be hashed.
+
+        Raises:
+            TypeError: if a structure is NULL.
+        """
+        columns: list[Any] = []
+        for column, kind in zip(self._columns, self.kinds, strict=True):
+            cells = _cells(column, kind)
+            if kind.startswith(STRUCTURE):
+                columns += [map(itemgetter(name), cells) for name in cells[0]]
+            else:
+                columns.append(cells)
+        return zip(*columns, strict=True)
+
+    def _rows(self, which: slice) -> Iterator[tuple[Any, ...]]:
         columns = zip(self._columns, self.kinds, strict=True)
-        return list(zip(*[_cells(column[which], kind) for column, kind in columns], strict=True))
+        return zip(*[_cells(column[which], kind) for column, kind in columns], strict=True)
 
     def like(self, other: Columns) -> bool:
         """Whether columns are of the same types: others may be equal where rows are not."""
         return self.kinds == other.kinds
 
+    def plainly_equal(self, other: Columns) -> bool:
+        """Whether all cells are equal in Python to those of another result as long, one by one: NaN is not."""
+        return all(a.tolist() == b.tolist() for a, b in zip(self._columns, other._columns, strict=True))
+
     def equal(self, other: Columns) -> bool:
         """Whether all rows are equal to those of another result as long, one by one."""
         ours, theirs = self._keys[0][:SOME].tolist(), other._keys[0][:SOME].tolist()
-        return ours == theirs and all((a == b).all() for a, b in zip(self._keys, other._keys, strict=True))
+        return ours == theirs and all(map(same, self._keys, other._keys))
 
     def unequal(self, other: Columns) -> int:
         """The place of the first row that is not equal, where there is one."""
@@ -83,32 +115,33 @@ class Columns:
     def stray(self, other: Columns) -> tuple[int, bool] | None:
         """A row of another result as long that is not here as often, if there is one.
 
-        Rows are sorted by what seems to tell them apart; those that then are not equal, one by one, are counted.
+        Rows are sorted by their numbers, or by all of their cells if numbers do not tell many apart; those that then
+        are not equal, one by one, are counted.
 
         Returns:
             Its place there, and whether it is here at all.
         """
         if self.width == 1 and self._equal_cells(other):
             return None
-        place = self._telling()
-        ours, here = self._sorted(place)
-        if place is not None and np.count_nonzero(ours[1:] != ours[:-1]) < len(self) // 3:
-            place = None
-            ours, here = self._sorted(place)
-        theirs, there = other._sorted(place)
-        if not (ours == theirs).all():
+        places = [place for place, key in enumerate(self._keys) if key.dtype != object]
+        ours, here = self._sorted(places)
+        if len(places) < self.width and np.count_nonzero(ours[1:] != ours[:-1]) < len(self) // 3:
+            places = list(range(self.width))
+            ours, here = self._sorted(places)
+        theirs, there = other._sorted(places)
+        if not same(ours, theirs):
             return self._excess(other, *_of(_more_often(ours, theirs), ours, theirs, here, there))
-        places = [k for k in range(self.width) if k != place]
-        unlike = reduce(or_, [self._keys[k].take(here) != other._keys[k].take(there) for k in places])
+        beside = [place for place in range(self.width) if [place] != places]  # of one column numbers are its own
+        unlike = reduce(or_, [self._keys[k].take(here) != other._keys[k].take(there) for k in beside])
         rest = ours[unlike]
         if not len(rest):
             return None
         if rest[0] != rest[-1]:  # not all of these have one number there
             if (first := self._excess(other, *_of(rest[0], ours, theirs, here, there))) is not None:
                 return first
-            places = list(range(self.width))
+            beside = list(range(self.width))
         here, there = here[unlike], there[unlike]
-        if as_often(self._items(here, places), other._items(there, places)):
+        if as_often(self._items(here, beside), other._items(there, beside)):
             return None
         return self._excess(other, here, there)
 
@@ -148,17 +181,9 @@ class Columns:
         first = unlike.argmax()
         return int(here[first]), int(there[first])
 
-    def _telling(self) -> int | None:
-        """The column that seems to tell most rows apart, of numbers if there are any; None if it seems to be few."""
-        few = LOOKED_AT % len(self)
-        texts = all(key.dtype == object for key in self._keys)
-        kinds = [len(set(key.take(few).tolist())) if texts or key.dtype != object else 0 for key in self._keys]
-        most = max(kinds)
-        return kinds.index(most) if 3 * most > 2 * len(few) else None
-
-    def _sorted(self, place: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """A number for each row, of one column or of all of them, in ascending order; and the rows in this order."""
-        numbers = _mixed(self._keys if place is None else [self._keys[place]])
+    def _sorted(self, places: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """A number for each row, of some columns or else all, in ascending order; and the rows in this order."""
+        numbers = _mixed([self._keys[place] for place in places or range(self.width)])
         order = numbers.argsort()
         return numbers.take(order), order
 
@@ -214,11 +239,20 @@ def ordinals(numbers: np.ndarray, others: np.ndarray, tolerance: float) -> tuple
     return places[: len(numbers)], places[len(numbers) :]
 
 
-def has_decimals(result: Result) -> bool:
-    """Whether a result that is not empty has decimals, to judge by its first row."""
-    if isinstance(result, Columns):
-        return any(kind.startswith("DECIMAL") for kind in result.kinds)
-    return Decimal in map(type, result[0])
+def sooner(result: Result) -> bool:
+    """Whether one like it comes sooner as columns than as rows, to judge by its first row."""
+    rows = len(result)
+    if rows < DECIMALS or rows >= MANY:
+        return rows >= MANY
+    kinds = set(map(type, result.row(0) if isinstance(result, Columns) else result[0]))
+    return Decimal in kinds or (dict in kinds and rows >= STRUCTURES)
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether keys as long are the same."""
+    if one.dtype == object:
+        return bool(one.tolist() == other.tolist())
+    return one.tobytes() == other.tobytes()
 
 
 def _pythonic(column: np.ndarray) -> bool:

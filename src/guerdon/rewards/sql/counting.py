@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-SOME = 16  # items at the beginning, and as many behind them, that are looked at to see what repeats
+SOME = 32  # items at the beginning, and as many behind them, that are looked at to see what repeats
 
 
 def some(items: list[Any]) -> list[Any]:
@@ -13,8 +14,8 @@ def some(items: list[Any]) -> list[Any]:
     return items[:SOME] + items[SOME :: len(items) // SOME + 1]
 
 
-def as_often(expected: list[Any], items: list[Any]) -> bool:
-    """Whether two lists of one length have the same items, each as often.
+def as_often(expected: list[Any], items: Iterable[Any]) -> bool:
+    """Whether as many items are those that are expected, each as often.
 
     Raises:
         TypeError: if one of them cannot be hashed.

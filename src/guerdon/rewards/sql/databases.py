@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from guerdon.rewards.sql.columns import Result, Rows, has_decimals
+from guerdon.rewards.sql.columns import Result, Rows, sooner
 
 T = TypeVar("T")
 More = Callable[[int], Rows]  # the next so many rows of a result, or what is left
 
 AT_ONCE = 1024  # rows that are fetched at a time
-MANY = 700  # rows that come sooner as columns than as rows, where a database has both
-DECIMALS = 70  # of these rows, as they are made one by one
 QUICK = 0.05  # seconds in which a query is done that is executed the quick way, or it is executed again; besides
 SLOWER = 5  # times as long as the reference took
 
@@ -33,8 +31,7 @@ class Known(NamedTuple):
     @property
     def bulky(self) -> bool:
         """Whether one like it is sooner fetched as columns."""
-        rows = len(self.result)
-        return (rows >= MANY or (rows >= DECIMALS and has_decimals(self.result))) and self.seconds < 2 * QUICK
+        return sooner(self.result) and self.seconds < 2 * QUICK
 
     @property
     def quick(self) -> float:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import duckdb
 
 from guerdon.rewards.sql.alarm import Alarm
-from guerdon.rewards.sql.columns import Columns, Result
+from guerdon.rewards.sql.columns import STRUCTURE, Columns, Result
 from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, reads, said
 from guerdon.rewards.sql.reading import only_table
 
@@ -52,7 +52,8 @@ class DuckDB:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.last = Known()
         self._connections = [connection]
-        self._small: dict[str, bool] = {}  # tables that have been looked at
+        self._small: set[str] = set()  # tables that have been looked at and have few rows
+        self._others: set[str] = set()  # and have many, or are none
         self._alarm = Alarm(partial(_interrupt, self._connections))
         weakref.finalize(self, self._alarm.end)  # also at the end of the process
         connection.execute(READ_ONLY)
@@ -73,10 +74,10 @@ class DuckDB:
 
     def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
         """See `Database.run`."""
-        table = only_table(query)
-        given = self._run(query, seconds, most, read, bulk, self._small.get(table or "", False))
-        if table and table not in self._small and len(self._small) < TABLES:  # the query has not failed, so it is there
-            self._small[table] = self._has_few(table)
+        table = only_table(query, self._others)
+        given = self._run(query, seconds, most, read, bulk, table in self._small)
+        if table and table not in self._small and len(self._small) + len(self._others) < TABLES:
+            (self._small if self._has_few(table) else self._others).add(table)  # the query has not failed: it is there
         return given
 
     def _run(
@@ -149,7 +150,9 @@ def _columns(result: duckdb.DuckDBPyConnection, most: int) -> Columns | None:
     """The first rows of a result as columns, if these are plain and each has a name of its own."""
     columns = result.description
     kinds = [str(column[1]) for column in columns]
-    if len({column[0].lower() for column in columns}) < len(columns) or not _PLAIN.issuperset(kinds):
+    if len({column[0].lower() for column in columns}) < len(columns):
+        return None
+    if not _PLAIN.issuperset(kind for kind in kinds if not kind.startswith(STRUCTURE)):
         return None
     return Columns(list(result.fetchnumpy().values()), kinds, most)
 

@@ -37,7 +37,12 @@ def difference(expected: Result, result: Result, *, ordered: bool, tolerance: fl
     if len(result) != len(expected):
         return _counted(len(result), len(expected))
     if isinstance(expected, Columns) and isinstance(result, Columns) and expected.like(result):
-        return _unlike_columns(expected, result, ordered, tolerance)
+        if not expected.nested:
+            return _unlike_columns(expected, result, ordered, tolerance)
+        if expected.plainly_equal(result):
+            return None
+        if not ordered and not tolerance:
+            return _unlike_structures(expected, result)
     wanted, rows = as_rows(expected), as_rows(result)
     if rows == wanted or (not ordered and _soon_same(wanted, rows)):
         return None
@@ -125,19 +130,37 @@ def _unmatched(expected: Rows, rows: Rows) -> str | None:
     return _stray(rows[found[0]], found[1])
 
 
-def _unlike_looks(expected: Rows, rows: Rows) -> str | None:
-    """The same where there is NaN or what is nested: only of what does not look the same it is settled what it is."""
-    ours, theirs = looks(expected, rows)
-    if as_often(ours, theirs) or (found := excess(ours, theirs)) is None:
+def _unlike_structures(expected: Columns, result: Columns) -> str | None:
+    """How multisets differ where there are structures."""
+    try:
+        parts = list(expected.parted())
+        return None if as_often(parts, result.parted()) else _unlike(expected, result, parts, list(result.parted()))
+    except TypeError:  # one is NULL, or what is in it cannot be hashed
+        return _unlike_looks(expected, result)
+
+
+def _unlike_looks(expected: Result, result: Result) -> str | None:
+    """How multisets differ where there is NaN or what is nested."""
+    ours, theirs = looks(expected, result)
+    return None if as_often(ours, theirs) else _unlike(expected, result, ours, theirs)
+
+
+def _unlike(expected: Result, result: Result, ours: list[Any], theirs: list[Any]) -> str | None:
+    """The same, where each row has something that is only the same where rows are.
+
+    Only of what has not the same it is settled what it is.
+    """
+    if (found := excess(ours, theirs)) is None:
         return None
-    row = rows[found[0]]
-    if "nan" not in repr(row) and rows.count(row) > expected.count(row):
-        return _stray(row, row in expected)
+    wanted, row = as_rows(expected), result.row(found[0]) if isinstance(result, Columns) else result[found[0]]
+    if "nan" not in repr(row) and (often := wanted.count(row)) < theirs.count(theirs[found[0]]):
+        return _stray(row, often > 0)
+    rows = as_rows(result)
     less, more = Counter(ours), Counter(theirs)
-    left = map(dict(zip(ours, expected, strict=True)).__getitem__, (less - more).elements())
+    left = map(dict(zip(ours, wanted, strict=True)).__getitem__, (less - more).elements())
     over = settled(list(map(dict(zip(theirs, rows, strict=True)).__getitem__, (more - less).elements())))
     found = excess(settled(list(left)), over)
-    return found and _stray(over[found[0]], over[found[0]] in settled(expected))
+    return found and _stray(over[found[0]], over[found[0]] in settled(wanted))
 
 
 def _counted(rows: int, expected: int) -> str:

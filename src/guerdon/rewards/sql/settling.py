@@ -8,7 +8,7 @@ from itertools import repeat
 from operator import ne
 from typing import Any
 
-from guerdon.rewards.sql.columns import Rows
+from guerdon.rewards.sql.columns import Result, Rows
 
 _NESTED = {list, tuple, dict}
 
@@ -58,7 +58,7 @@ def _settle(cell: Any) -> Any:
     return repr(cell) if type(cell).__hash__ is None else cell
 
 
-def looks(rows: Rows, others: Rows) -> tuple[list[Any], list[Any]]:
+def looks(result: Result, other: Result) -> tuple[list[Any], list[Any]]:
     """For all rows of both what is only the same where they are, and soon made; though 1 and 1.0 look different.
 
     >>> [ours], [theirs] = looks([([1],)], [([1],)])
@@ -66,6 +66,6 @@ def looks(rows: Rows, others: Rows) -> tuple[list[Any], list[Any]]:
     True
     """
     try:  # in half the time of `repr`; of this version no other object bears on it
-        return list(map(marshal.dumps, rows, repeat(2))), list(map(marshal.dumps, others, repeat(2)))
+        return list(map(marshal.dumps, result, repeat(2))), list(map(marshal.dumps, other, repeat(2)))
     except ValueError:  # dates and the like in them
-        return list(map(repr, rows)), list(map(repr, others))
+        return list(map(repr, result)), list(map(repr, other))
