@@ -30,7 +30,7 @@ from guerdon.core.rollouts import Rollouts
 from guerdon.rewards import sql
 from guerdon.rewards.sql import databases, duck, running
 from guerdon.rewards.sql.alarm import Alarm
-from guerdon.rewards.sql.columns import Columns
+from guerdon.rewards.sql.columns import Columns, as_rows
 from guerdon.rewards.sql.databases import Known, QueryFailed, fetched
 from guerdon.rewards.sql.opening import opened
 from guerdon.rewards.sql.reading import only_table, ordered, query_in
@@ -384,20 +384,22 @@ def test_the_answers_of_a_group_have_their_reference_executed_once(shop_file, mo
     assert asked == ["SELECT a + 0 FROM t", "SELECT 1", "SELECT a FROM t", "SELECT b FROM t"]
 
 
-def test_the_reference_before_is_let_go_before_the_next_is_fetched(shop_file, monkeypatch):
+@pytest.mark.parametrize("many", [False, True])
+def test_a_long_reference_is_let_go_before_the_next_is_fetched(shop_file, many, monkeypatch):
     class Kept(list):
         """Rows that can be watched."""
 
     system, path = shop_file
     base = opened(str(path), system, "")
-    rows = Kept([(1,)])
+    rows = Kept([(1,)] * (databases.AT_ONCE + many))
     watched = weakref.ref(rows)
     base.last = Known("SELECT 1 AS before", 1, rows)
     del rows
-    run, alive = base.run, []
-    monkeypatch.setattr(base, "run", lambda *asked: alive.append(watched()) or run(*asked))
-    assert fetched(base, "SELECT 2", 5.0, 10)[:3] == ("SELECT 2", 1, [(2,)])
-    assert alive == [None]
+    run, gone = base.run, []
+    monkeypatch.setattr(base, "run", lambda *asked: gone.append(watched() is None) or run(*asked))
+    assert as_rows(fetched(base, "SELECT 2", 5.0, 10).result) == [(2,)]
+    assert gone == [many]
+    assert watched() is None
 
 
 def test_a_reference_that_gives_too_much_abstains():

@@ -68,7 +68,8 @@ def fetched(database: Database, query: str, seconds: float, most: int) -> Known:
     known = database.last
     if known.query != query:
         bulk = most + 1 if known.bulky else 0
-        database.last = known = Known(seconds=known.seconds)  # what comes may stand where it has stood
+        if len(known.result) > AT_ONCE:  # it is let go first, and what comes may stand where it has stood
+            database.last = known = Known(seconds=known.seconds)
         start = time.monotonic()
         width, result = database.run(query, seconds, most + 1, _whole, bulk)
         known = Known(query, width, result, time.monotonic() - start)

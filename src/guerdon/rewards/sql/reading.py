@@ -66,8 +66,7 @@ def only_table(query: str, but: Collection[str] = ()) -> str | None:
     >>> only_table("SELECT a, sum(b) FROM T AS u WHERE b > 1 GROUP BY a"), only_table("SELECT 1 FROM t, u")
     ('t', None)
     """
-    first = query.partition(" FROM ")[2].split(maxsplit=1)
-    if first and first[0].lower() in but:  # soon said, of a query that is spelled as most are
+    if query.partition(" FROM ")[2].partition(" ")[0] in but:  # soon said, of a query that is spelled as most are
         return None
     text = query.lower()
     simple = text.startswith("select") and text.count("select") == text.count("from") == 1
@@ -78,4 +77,4 @@ def only_table(query: str, but: Collection[str] = ()) -> str | None:
         del words[0]
     if words and words[0].isidentifier() and words[0] not in _BEHIND:  # another name for it
         del words[0]
-    return table if table.isidentifier() and (not words or words[0] in _BEHIND) else None
+    return table if table.isidentifier() and table not in but and (not words or words[0] in _BEHIND) else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -124,32 +125,37 @@ def _unmatched(expected: Rows, rows: Rows) -> str | None:
     try:
         found = excess(expected, rows)
     except TypeError:
-        return _unlike_looks(expected, rows)
+        return _unlike_nested(expected, rows)
     if found is None or special([rows[found[0]]]):
-        return _unlike_looks(expected, rows)
+        return _unlike_nested(expected, rows)
     return _stray(rows[found[0]], found[1])
 
 
 def _unlike_structures(expected: Columns, result: Columns) -> str | None:
     """How multisets differ where there are structures."""
     try:
-        parts = list(expected.parted())
-        return None if as_often(parts, result.parted()) else _unlike(expected, result, parts, list(result.parted()))
+        return _unlike_by(Columns.parted, expected, result)
     except TypeError:  # one is NULL, or what is in it cannot be hashed
-        return _unlike_looks(expected, result)
+        return _unlike_nested(expected, result)
 
 
-def _unlike_looks(expected: Result, result: Result) -> str | None:
+def _unlike_nested(expected: Result, result: Result) -> str | None:
     """How multisets differ where there is NaN or what is nested."""
-    ours, theirs = looks(expected, result)
-    return None if as_often(ours, theirs) else _unlike(expected, result, ours, theirs)
+    try:
+        return _unlike_by(looks, expected, result)
+    except ValueError:  # dates and the like are in it
+        return _unlike_by(partial(map, repr), expected, result)
 
 
-def _unlike(expected: Result, result: Result, ours: list[Any], theirs: list[Any]) -> str | None:
-    """The same, where each row has something that is only the same where rows are.
+def _unlike_by(look: Callable[[Any], Iterator[Any]], expected: Result, result: Result) -> str | None:
+    """The same, where what rows look like is only the same where they are.
 
-    Only of what has not the same it is settled what it is.
+    Of those that do not look the same it is settled what they are.
     """
+    ours = list(look(expected))
+    if as_often(ours, look(result)):
+        return None
+    theirs = list(look(result))
     if (found := excess(ours, theirs)) is None:
         return None
     wanted, row = as_rows(expected), result.row(found[0]) if isinstance(result, Columns) else result[found[0]]
