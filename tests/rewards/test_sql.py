@@ -791,6 +791,24 @@ def test_structures_in_columns_are_told_apart_as_in_rows(data, structure, length
         assert (told or "").partition(":")[0] == (also or "").partition(":")[0]
 
 
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_wrong_structure_in_columns_is_shown(hashed):
+    more = "s" if hashed else ["s"]
+
+    def some(*rows):
+        cells = np.empty(len(rows), object)
+        cells[:] = [{"x": x, "y": y, "z": more} for x, y in rows]
+        return Columns([cells, np.arange(len(rows)) % 2], ["STRUCT(x INTEGER)", "BIGINT"], len(rows))
+
+    expected = [(k // 2 % 3, k // 6) for k in range(40)]
+    swapped = [expected[4], *expected[1:4], expected[0], *expected[5:]]
+    assert same(some(*expected), some(*swapped), ordered=False)
+    for wrong, said in (((0, 9), "that is not expected"), ((9, 0), "that is not expected"), ((1, 0), "too often")):
+        shown_row = ({"x": wrong[0], "y": wrong[1], "z": more}, 0)
+        told = difference(some(*expected), some(*expected[:38], wrong, expected[39]), ordered=False)
+        assert told == f"has a row {said}: {shown(shown_row)}"
+
+
 NEARLY = {
     np.dtype(np.int32): st.integers(0, 2),
     np.dtype(object): st.sampled_from(["", "x"]),
@@ -1180,11 +1198,12 @@ def test_a_table_is_looked_at_once(executed, monkeypatch):
     monkeypatch.setattr(base, "_has_few", lambda table: seen.append(table) or look(table))
     for source in ("t", "t2", "v", "many", "t2", "v"):
         optimized(f"SELECT a FROM {source}")
+    optimized("select a from Many where a < 3")
     with pytest.raises(QueryFailed, match="does not exist"):
         optimized("SELECT a FROM nothing")
     assert seen == ["t", "t2", "v", "many"]
     assert (base._small, base._others) == ({"t", "t2"}, {"v", "many"})
-    assert [direct for _, direct in executed] == [True, True, True, True, False, True, True]
+    assert [direct for _, direct in executed] == [True, True, True, True, False, True, True, True]
     assert len(base._connections) == 2
 
 
@@ -1244,10 +1263,10 @@ def test_what_takes_long_as_it_is_is_executed_again_as_ever(executed, monkeypatc
 
 
 def test_tables_are_looked_at_up_to_a_number_of_them(executed, monkeypatch):
-    monkeypatch.setattr(duck, "TABLES", 1)
-    for source in ("t", "t2", "t", "t2"):
+    monkeypatch.setattr(duck, "TABLES", 2)
+    for source in ("t", "many", "t2", "t", "t2"):
         optimized(f"SELECT a FROM {source}")
-    assert [direct for _, direct in executed] == [True, True, False, True]
+    assert [direct for _, direct in executed] == [True, True, True, False, True]
 
 
 @pytest.mark.parametrize(
