@@ -8,12 +8,12 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cached_property, reduce
 from itertools import repeat
-from operator import itemgetter, or_
+from operator import and_, itemgetter, or_
 from typing import Any
 
 import numpy as np
 
-from guerdon.rewards.sql.counting import SOME, as_often, excess
+from guerdon.rewards.sql.counting import SOME, Excess, excess
 
 Rows = list[tuple[Any, ...]]
 
@@ -112,14 +112,11 @@ class Columns:
         """The place of the first row that is not equal, where there is one."""
         return int(reduce(or_, [a != b for a, b in zip(self._keys, other._keys, strict=True)]).argmax())
 
-    def stray(self, other: Columns) -> tuple[int, bool] | None:
+    def stray(self, other: Columns) -> Excess | None:
         """A row of another result as long that is not here as often, if there is one.
 
         Rows are sorted by their numbers, or by all of their cells if numbers do not tell many apart; those that then
         are not equal, one by one, are counted.
-
-        Returns:
-            Its place there, and whether it is here at all.
         """
         if self.width == 1 and self._equal_cells(other):
             return None
@@ -130,26 +127,29 @@ class Columns:
             ours, here = self._sorted(places)
         theirs, there = other._sorted(places)
         if not same(ours, theirs):
-            return self._excess(other, *_of(_more_often(ours, theirs), ours, theirs, here, there))
+            more = _more_often(ours, theirs)
+            return self._excess(other, *_of(more, ours, theirs, here, there), list(range(self.width)))
         beside = [place for place in range(self.width) if [place] != places]  # of one column numbers are its own
         unlike = reduce(or_, [self._keys[k].take(here) != other._keys[k].take(there) for k in beside])
         rest = ours[unlike]
         if not len(rest):
             return None
         if rest[0] != rest[-1]:  # not all of these have one number there
-            if (first := self._excess(other, *_of(rest[0], ours, theirs, here, there))) is not None:
-                return first
             beside = list(range(self.width))
+            if (first := self._excess(other, *_of(rest[0], ours, theirs, here, there), beside)) is not None:
+                return first
         here, there = here[unlike], there[unlike]
-        if as_often(self._items(here, beside), other._items(there, beside)):
-            return None
-        return self._excess(other, here, there)
+        return self._excess(other, here, there, beside)
 
-    def _excess(self, other: Columns, here: np.ndarray, there: np.ndarray) -> tuple[int, bool] | None:
-        """The same of some rows of both."""
-        places = list(range(self.width))
-        found = excess(self._items(here, places), other._items(there, places))
-        return None if found is None else (int(there[found[0]]), found[1])
+    def _excess(self, other: Columns, here: np.ndarray, there: np.ndarray, places: list[int]) -> Excess | None:
+        """The same of some rows of both, which some columns tell apart."""
+        as_many = len(here) == len(there)
+        found = excess(self._items(here, places), other._items(there, places).__iter__, as_many=as_many)
+        if found is None:
+            return None
+        place = int(there[found.place])
+        equal = reduce(and_, [ours == theirs[place] for ours, theirs in zip(self._keys, other._keys, strict=True)])
+        return Excess(place, found.times, bool(equal.any()))
 
     def far(self, other: Columns, *, ordered: bool, tolerance: float) -> tuple[int, int] | None:
         """Two rows in like places, here and in another result as long, that are not nearly equal, if there are any.
@@ -203,7 +203,7 @@ class Columns:
             return False
         if nulls > 1:  # which would repeat, and counting takes longer than a set
             ours, theirs = ours[~null], theirs[~nil]
-        return as_often(ours.tolist(), theirs.tolist())
+        return excess(ours.tolist(), theirs.tolist().__iter__) is None
 
 
 Result = Rows | Columns

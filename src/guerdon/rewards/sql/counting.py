@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from itertools import compress, count
+from operator import not_
+from typing import Any, NamedTuple
 
 SOME = 32  # items at the beginning, and as many behind them, that are looked at to see what repeats
 
@@ -14,33 +16,43 @@ def some(items: list[Any]) -> list[Any]:
     return items[:SOME] + items[SOME :: len(items) // SOME + 1]
 
 
-def as_often(expected: list[Any], items: Iterable[Any]) -> bool:
-    """Whether as many items are those that are expected, each as often.
+class Excess(NamedTuple):
+    """An item that is not expected as often as it is there."""
+
+    place: int  # the first that it has
+    times: int  # that it is there, or more
+    expected: bool  # at all
+
+
+def excess(expected: list[Any], items: Callable[[], Iterable[Any]], *, as_many: bool = True) -> Excess | None:
+    """An item that is not expected as often as it is there, if there is one.
+
+    Args:
+        expected: each as often as it is.
+        items: gives the others, from the first at each call.
+        as_many: whether these are as many.
 
     Raises:
         TypeError: if one of them cannot be hashed.
+
+    >>> excess([1, 1, 2], [2, 1, 1].__iter__), excess([1, 1, 2], [2, 2, 1].__iter__)
+    (None, Excess(place=0, times=2, expected=True))
     """
     few = some(expected)
-    if len(set(few)) == len(few):
+    if as_many and len(set(few)) == len(few):
         left = set(expected)
         if len(left) == len(expected):
-            left.difference_update(items)
-            return not left
-    return dict.__eq__(Counter(expected), Counter(items))  # Counter's own is a loop in Python
-
-
-def excess(expected: list[Any], items: list[Any]) -> tuple[int, bool] | None:
-    """The place of an item that is not expected as often, if there is one, and whether it is expected at all.
-
-    Raises:
-        TypeError: if one of them cannot be hashed.
-    """
-    known = list(map(set(expected).__contains__, items))
-    if False in known:
-        return known.index(False), False
-    left = Counter(expected)
-    for place, item in enumerate(items):
-        if not left[item]:
-            return place, True
-        left[item] -= 1
+            left.difference_update(items())
+            if not left:
+                return None
+            known = set(expected)
+            place = next(compress(count(), map(not_, map(known.__contains__, items()))), None)
+            if place is not None:
+                return Excess(place, 1, False)
+    often, found = Counter(expected), Counter(items())
+    if dict.__eq__(often, found):  # Counter's own is a loop in Python
+        return None
+    for item, times in found.items():
+        if times > often.get(item, 0):
+            return Excess(list(items()).index(item), times, item in often)
     return None

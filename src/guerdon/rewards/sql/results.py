@@ -10,7 +10,7 @@ from typing import Any
 
 from guerdon.core.parsing import shown
 from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows
-from guerdon.rewards.sql.counting import as_often, excess
+from guerdon.rewards.sql.counting import excess
 from guerdon.rewards.sql.nearly import far
 from guerdon.rewards.sql.settling import looks, settled, special
 
@@ -45,12 +45,16 @@ def difference(expected: Result, result: Result, *, ordered: bool, tolerance: fl
         if not ordered and not tolerance:
             return _unlike_structures(expected, result)
     wanted, rows = as_rows(expected), as_rows(result)
-    if rows == wanted or (not ordered and _soon_same(wanted, rows)):
+    if rows == wanted:
         return None
-    if tolerance:
+    if not ordered:
+        told = _unmatched(wanted, rows)
+    elif not tolerance:
+        told = _misplaced(wanted, rows)
+    if tolerance and (ordered or told):
         pair = far(wanted, rows, ordered=ordered, tolerance=tolerance)
         return pair and _displaced(*pair)
-    return _misplaced(wanted, rows) if ordered else _unmatched(wanted, rows)
+    return told
 
 
 def difference_of_pieces(
@@ -92,20 +96,7 @@ def _unlike_columns(expected: Columns, result: Columns, ordered: bool, tolerance
     if ordered:
         return f"differs in row {expected.unequal(result) + 1}"
     found = expected.stray(result)
-    return found and _stray(result.row(found[0]), found[1])
-
-
-def _soon_same(expected: Rows, rows: Rows) -> bool:
-    """Whether as many rows are the same, each as often; False may also mean that this cannot tell."""
-    try:
-        if len(rows) <= SOON_SORTED and sorted(rows) == sorted(expected):
-            return True
-    except TypeError:  # NULL, or another mixture
-        pass
-    try:
-        return as_often(expected, rows)
-    except TypeError:  # what is nested cannot be hashed
-        return False
+    return found and _stray(result.row(found.place), found.expected)
 
 
 def _misplaced(expected: Rows, rows: Rows) -> str | None:
@@ -121,14 +112,21 @@ def _first_unlike(expected: Rows, rows: Rows) -> int | None:
 
 
 def _unmatched(expected: Rows, rows: Rows) -> str | None:
-    """How multisets differ that are not the same in Python."""
+    """How multisets differ."""
     try:
-        found = excess(expected, rows)
-    except TypeError:
+        if len(rows) <= SOON_SORTED and sorted(rows) == sorted(expected):
+            return None
+    except TypeError:  # NULL, or another mixture
+        pass
+    try:
+        found = excess(expected, rows.__iter__)
+    except TypeError:  # what is nested cannot be hashed
         return _unlike_nested(expected, rows)
-    if found is None or special([rows[found[0]]]):
-        return _unlike_nested(expected, rows)
-    return _stray(rows[found[0]], found[1])
+    if found is None:
+        return None
+    if not special([rows[found.place]]):
+        return _stray(rows[found.place], found.expected)
+    return _unlike_nested(expected, rows)
 
 
 def _unlike_structures(expected: Columns, result: Columns) -> str | None:
@@ -153,20 +151,18 @@ def _unlike_by(look: Callable[[Any], Iterator[Any]], expected: Result, result: R
     Of those that do not look the same it is settled what they are.
     """
     ours = list(look(expected))
-    if as_often(ours, look(result)):
+    found = excess(ours, partial(look, result))
+    if found is None:
         return None
-    theirs = list(look(result))
-    if (found := excess(ours, theirs)) is None:
-        return None
-    wanted, row = as_rows(expected), result.row(found[0]) if isinstance(result, Columns) else result[found[0]]
-    if "nan" not in repr(row) and (often := wanted.count(row)) < theirs.count(theirs[found[0]]):
+    wanted, row = as_rows(expected), result.row(found.place) if isinstance(result, Columns) else result[found.place]
+    if "nan" not in repr(row) and (often := wanted.count(row)) < found.times:
         return _stray(row, often > 0)
-    rows = as_rows(result)
+    rows, theirs = as_rows(result), list(look(result))
     less, more = Counter(ours), Counter(theirs)
     left = map(dict(zip(ours, wanted, strict=True)).__getitem__, (less - more).elements())
     over = settled(list(map(dict(zip(theirs, rows, strict=True)).__getitem__, (more - less).elements())))
-    found = excess(settled(list(left)), over)
-    return found and _stray(over[found[0]], over[found[0]] in settled(wanted))
+    found = excess(settled(list(left)), over.__iter__)
+    return found and _stray(over[found.place], over[found.place] in settled(wanted))
 
 
 def _counted(rows: int, expected: int) -> str:
