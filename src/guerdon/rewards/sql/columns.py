@@ -118,7 +118,9 @@ class Columns:
         Rows are sorted by their numbers, or by all of their cells if numbers do not tell many apart; those that then
         are not equal, one by one, are counted.
         """
-        if self.width == 1 and self._equal_cells(other):
+        if self.width == 1 and self._keys[0].dtype == object:
+            return self._stray_text(other)
+        if self.width == 1 and same(np.sort(self._keys[0]), np.sort(other._keys[0])):
             return None
         places = [place for place, key in enumerate(self._keys) if key.dtype != object]
         ours, here = self._sorted(places)
@@ -192,18 +194,14 @@ class Columns:
         cells: list[list[Any]] = [self._keys[place][rows].tolist() for place in places]
         return list(zip(*cells, strict=True)) if len(cells) > 1 else cells[0]
 
-    def _equal_cells(self, other: Columns) -> bool:
-        """Whether the one column of both has the same cells, each as often."""
-        ours, theirs = self._keys[0], other._keys[0]
-        if ours.dtype != object:
-            return bool((np.sort(ours) == np.sort(theirs)).all())
+    def _stray_text(self, other: Columns) -> Excess | None:
+        """The same where there is one column, of texts."""
+        here = there = np.arange(len(self))
         null, nil = np.ma.getmask(self._columns[0]), np.ma.getmask(other._columns[0])
         nulls = np.count_nonzero(null)
-        if nulls != np.count_nonzero(nil):
-            return False
-        if nulls > 1:  # which would repeat, and counting takes longer than a set
-            ours, theirs = ours[~null], theirs[~nil]
-        return excess(ours.tolist(), theirs.tolist().__iter__) is None
+        if nulls > 1 and nulls == np.count_nonzero(nil):  # which would repeat, and counting takes longer than a set
+            here, there = np.flatnonzero(~null), np.flatnonzero(~nil)
+        return self._excess(other, here, there, [0])
 
 
 Result = Rows | Columns

@@ -47,14 +47,12 @@ def difference(expected: Result, result: Result, *, ordered: bool, tolerance: fl
     wanted, rows = as_rows(expected), as_rows(result)
     if rows == wanted:
         return None
-    if not ordered:
-        told = _unmatched(wanted, rows)
-    elif not tolerance:
-        told = _misplaced(wanted, rows)
-    if tolerance and (ordered or told):
+    if tolerance:
+        if not ordered and _soon_same(wanted, rows):
+            return None
         pair = far(wanted, rows, ordered=ordered, tolerance=tolerance)
         return pair and _displaced(*pair)
-    return told
+    return _misplaced(wanted, rows) if ordered else _unmatched(wanted, rows)
 
 
 def difference_of_pieces(
@@ -111,6 +109,16 @@ def _first_unlike(expected: Rows, rows: Rows) -> int | None:
     return next((k for k, (one, other) in enumerate(zip(expected, rows, strict=True)) if one != other), None)
 
 
+def _soon_same(expected: Rows, rows: Rows) -> bool:
+    """Whether multisets are the same; False may also mean that this cannot tell."""
+    try:
+        if len(rows) <= SOON_SORTED:
+            return sorted(rows) == sorted(expected)
+        return excess(expected, rows.__iter__) is None
+    except TypeError:  # NULL or another mixture, or what is nested
+        return False
+
+
 def _unmatched(expected: Rows, rows: Rows) -> str | None:
     """How multisets differ."""
     try:
@@ -151,13 +159,16 @@ def _unlike_by(look: Callable[[Any], Iterator[Any]], expected: Result, result: R
     Of those that do not look the same it is settled what they are.
     """
     ours = list(look(expected))
-    found = excess(ours, partial(look, result))
+    again: Callable[[], Iterator[Any]] = partial(look, result)
+    if look is not Columns.parted:  # which alone is soon done again
+        again = list(again()).__iter__
+    found = excess(ours, again)
     if found is None:
         return None
     wanted, row = as_rows(expected), result.row(found.place) if isinstance(result, Columns) else result[found.place]
     if "nan" not in repr(row) and (often := wanted.count(row)) < found.times:
         return _stray(row, often > 0)
-    rows, theirs = as_rows(result), list(look(result))
+    rows, theirs = as_rows(result), list(again())
     less, more = Counter(ours), Counter(theirs)
     left = map(dict(zip(ours, wanted, strict=True)).__getitem__, (less - more).elements())
     over = settled(list(map(dict(zip(theirs, rows, strict=True)).__getitem__, (more - less).elements())))
