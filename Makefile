@@ -12,7 +12,7 @@ run: .venv/.installed
 	$(BIN)/guerdon train recipes/arithmetic.yaml
 
 test: debian .venv/.installed-test lint
-	$(BIN)/pytest -q -n 2 --dist loadgroup
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -q -n 2 --dist loadgroup  # or threads that wait keep others from working
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check .

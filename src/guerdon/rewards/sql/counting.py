@@ -28,9 +28,9 @@ def excess(expected: list[Any], items: Callable[[], Iterable[Any]], *, as_many: 
     """An item that is not expected as often as it is there, if there is one.
 
     Args:
-        expected: each as often as it is.
-        items: gives the others, from the first at each call.
-        as_many: whether these are as many.
+        expected: all items that are.
+        items: gives those that there are, from the first at each call.
+        as_many: whether there are as many.
 
     Raises:
         TypeError: if one of them cannot be hashed.

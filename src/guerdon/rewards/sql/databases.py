@@ -68,8 +68,8 @@ def fetched(database: Database, query: str, seconds: float, most: int) -> Known:
     known = database.last
     if known.query != query:
         bulk = most + 1 if known.bulky else 0
-        if len(known.result) > AT_ONCE:  # it is let go first, and what comes may stand where it has stood
-            database.last = known = Known(seconds=known.seconds)
+        if len(known.result) > AT_ONCE:  # else it stays: where as many lists come as go nobody looks for cycles
+            database.last = known = Known(seconds=known.seconds)  # and what comes may stand where it has stood
         start = time.monotonic()
         width, result = database.run(query, seconds, most + 1, _whole, bulk)
         known = Known(query, width, result, time.monotonic() - start)
