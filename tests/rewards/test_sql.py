@@ -1002,6 +1002,14 @@ def test_as_much_null_is_as_often_in_a_column_of_its_own(kind):
         assert same(columns(ours, [kind]), columns(theirs[::-1], [kind]), ordered=False) == (ours is theirs)
 
 
+@pytest.mark.parametrize("kind", PLAIN)
+def test_more_null_is_not_as_often_in_a_column_of_its_own(kind):
+    cell = np.zeros(1, kind).tolist()[0] if kind != np.dtype(object) else ""
+    some = [[(None,)] * nulls + [(cell,)] * (5 - nulls) for nulls in range(1, 5)]
+    for ours, theirs in itertools.product(some, repeat=2):
+        assert same(columns(ours, [kind]), columns(theirs, [kind]), ordered=False) == (ours is theirs)
+
+
 def test_a_column_of_truth_values_is_not_where_null_is_in_the_one_before():
     types = [np.dtype(np.int64), np.dtype(bool)]
     ours, theirs = columns([(None, False), (5, True)], types), columns([(0, True), (5, None)], types)
