@@ -27,11 +27,7 @@ class Known(NamedTuple):
     width: int = 0
     result: Result = []  # noqa: RUF012 - which nobody fills
     seconds: float = 0.0  # that it took
-
-    @property
-    def bulky(self) -> bool:
-        """Whether one like it is sooner fetched as columns."""
-        return sooner(self.result) and self.seconds < 2 * QUICK
+    bulky: bool = False  # whether one like it is sooner fetched as columns
 
     @property
     def quick(self) -> float:
@@ -72,7 +68,8 @@ def fetched(database: Database, query: str, seconds: float, most: int) -> Known:
             database.last = known = Known(seconds=known.seconds)  # and what comes may stand where it has stood
         start = time.monotonic()
         width, result = database.run(query, seconds, most + 1, _whole, bulk)
-        known = Known(query, width, result, time.monotonic() - start)
+        taken = time.monotonic() - start
+        known = Known(query, width, result, taken, bulky=taken < 2 * QUICK and sooner(result))
     if len(known.result) > most:
         raise QueryFailed(f"gives more than {most} rows")
     database.last = known

@@ -148,12 +148,10 @@ def _interrupt(connections: list[duckdb.DuckDBPyConnection]) -> None:
 
 def _columns(result: duckdb.DuckDBPyConnection, most: int) -> Columns | None:
     """The first rows of a result as columns, if these are plain and each has a name of its own."""
-    columns = result.description
-    kinds = [str(column[1]) for column in columns]
-    if len({column[0].lower() for column in columns}) < len(columns):
-        return None
-    if not _PLAIN.issuperset(kind for kind in kinds if not kind.startswith(STRUCTURE)):
-        return None
+    kinds = [str(column[1]) for column in result.description]
+    for kind in kinds:
+        if kind not in _PLAIN and not kind.startswith(STRUCTURE):
+            return None
     return Columns(list(result.fetchnumpy().values()), kinds, most)
 
 
