@@ -657,7 +657,7 @@ def bulk(monkeypatch):
         ("(a % 99)::TINYINT, ((a % 200)::UBIGINT << 56), -a::BIGINT, (a / 7)::FLOAT, a % 2 = 0, -0.0::DOUBLE", True),
         ("CASE WHEN a % 3 > 0 THEN a END, CASE WHEN a % 3 > 1 THEN b END, CASE WHEN a % 5 > 0 THEN c END", True),
         ("CASE WHEN a % 3 > 0 THEN a > 5 END, NULL::VARCHAR, NULL::INTEGER, 'infinity'::DOUBLE", True),
-        ("a AS x, b AS X", False),
+        ("a AS x, b AS X, c AS x", True),
         ("sum(a) OVER ()", False),
         (
             "(a / 7)::DECIMAL(9, 2), -(a / 7)::DECIMAL(4, 0), CASE WHEN a % 2 = 0 THEN (a / 7)::DECIMAL(15, 12) END",
@@ -689,13 +689,13 @@ def test_columns_are_what_rows_are(cells, plain, monkeypatch):
 
     width, rows = result(1000, 0)
     also, columns = result(1000, 1000)
-    few = result(150, 150)[1]
+    few = result(750, 750)[1]
     assert [isinstance(some, Columns) for some in (columns, few)] == [plain is True] * 2
     assert also == width == len(rows[0])
     columns, few = (some.rows if plain is True else some for some in (columns, few))
     assert columns == rows
     assert [tuple(map(type, row)) for row in columns] == [tuple(map(type, row)) for row in rows]
-    assert few == rows[:150]
+    assert few == rows[:750]
 
 
 PLAIN = {

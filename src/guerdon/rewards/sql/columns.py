@@ -23,7 +23,7 @@ STRUCTURES, DECIMALS = 300, 70  # of these rows, as what they have is made one b
 NULL = -(2**63)  # in place of it, among whole numbers
 MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
 
-STRUCTURE = "STRUCT("  # how the names of their types begin
+STRUCTURE, DECIMAL = "STRUCT(", "DECIMAL("  # how the names of their types begin
 _FLOATS = {"FLOAT", "DOUBLE"}
 
 
@@ -57,6 +57,11 @@ class Columns:
         return any(map(str.startswith, self.kinds, repeat(STRUCTURE)))
 
     @property
+    def fields(self) -> list[tuple[str, ...] | None]:
+        """For each column the names of its fields, sorted, or None if it has none; where there is a row."""
+        return [tuple(sorted(cell)) if isinstance(cell, dict) else None for cell in self.row(0)]
+
+    @property
     def _keys(self) -> list[np.ndarray]:
         """What is compared of the columns; made when there is another result, as two in a row are made sooner."""
         if not self._made:
@@ -72,21 +77,26 @@ class Columns:
         """All of these."""
         return list(self)
 
+    @cached_property
+    def plain(self) -> Rows:
+        """The same with floats in place of decimals that equal one, which are sooner made and compared."""
+        return list(zip(*map(_plain_cells, self._columns, self.kinds), strict=True))
+
     def row(self, place: int) -> tuple[Any, ...]:
         """One of them."""
         return next(self._rows(slice(place, place + 1)))
 
-    def parted(self) -> Iterator[tuple[Any, ...]]:
-        """The same with the fields of structures in place of these, which cannot be hashed.
+    def parted(self, which: slice) -> Iterator[tuple[Any, ...]]:
+        """Some of them with the fields of structures in place of these, which cannot be hashed.
 
         Raises:
             TypeError: if a structure is NULL.
         """
         columns: list[Any] = []
         for column, kind in zip(self._columns, self.kinds, strict=True):
-            cells = _cells(column, kind)
+            cells = _plain_cells(column[which], kind)
             if kind.startswith(STRUCTURE):
-                columns += [map(itemgetter(name), cells) for name in cells[0]]
+                columns += [map(itemgetter(name), cells) for cell in cells[:1] for name in sorted(cell)]
             else:
                 columns.append(cells)
         return zip(*columns, strict=True)
@@ -149,7 +159,7 @@ class Columns:
     def _excess(self, other: Columns, here: np.ndarray, there: np.ndarray, places: list[int]) -> Excess | None:
         """The same of some rows of both, which some columns tell apart."""
         as_many = len(here) == len(there)
-        found = excess(self._items(here, places), other._items(there, places).__iter__, as_many=as_many)
+        found = excess(self._items(here, places), other._items(there, places), as_many=as_many)
         if found is None:
             return None
         place = int(there[found.place])
@@ -215,6 +225,11 @@ def as_rows(result: Result) -> Rows:
     return result.rows if isinstance(result, Columns) else result
 
 
+def as_plain(result: Result) -> Rows:
+    """What equals them, in Python."""
+    return result.plain if isinstance(result, Columns) else result
+
+
 def near(numbers: np.ndarray, expected: np.ndarray, tolerance: float) -> Any:
     """Which floats are those that are expected, |a − b| ≤ tolerance · max(1, |b|).
 
@@ -240,13 +255,28 @@ def ordinals(numbers: np.ndarray, others: np.ndarray, tolerance: float) -> tuple
     return places[: len(numbers)], places[len(numbers) :]
 
 
-def sooner(result: Result) -> bool:
-    """Whether one like it comes sooner as columns than as rows, to judge by its first row."""
+def sooner(result: Result) -> tuple[bool, bool]:
+    """Whether one like it comes sooner as columns than as rows, to judge by its first row; and whether an answer may.
+
+    A float may stand beside a decimal.
+    """
     rows = len(result)
+    if isinstance(result, Columns):
+        bulky = come(result.kinds, rows)
+        return bulky, bulky or (rows >= DECIMALS and not _FLOATS.isdisjoint(result.kinds))
+    if rows < DECIMALS or rows >= MANY:
+        return rows >= MANY, rows >= MANY
+    kinds = set(map(type, result[0]))
+    bulky = Decimal in kinds or (dict in kinds and rows >= STRUCTURES)
+    return bulky, bulky or float in kinds
+
+
+def come(kinds: list[str], rows: int) -> bool:
+    """The same of rows of which nothing is known but their types."""
     if rows < DECIMALS or rows >= MANY:
         return rows >= MANY
-    kinds = set(map(type, result.row(0) if isinstance(result, Columns) else result[0]))
-    return Decimal in kinds or (dict in kinds and rows >= STRUCTURES)
+    firsts = (DECIMAL, STRUCTURE) if rows >= STRUCTURES else DECIMAL
+    return any(kind.startswith(firsts) for kind in kinds)
 
 
 def same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -293,10 +323,27 @@ def _cells(column: np.ndarray, kind: str) -> list[Any]:
     if kind == "DATE":
         return list(column.astype("M8[D]").tolist())
     cells: list[Any] = column.tolist()
-    if kind.startswith("DECIMAL"):
-        digits = int(kind.rstrip(")").split(",")[1])
+    if kind.startswith(DECIMAL):
+        digits = _digits(kind)
         return [cell if cell is None else Decimal(f"{cell:.{digits}f}") for cell in cells]
     return cells
+
+
+def _plain_cells(column: np.ndarray, kind: str) -> list[Any]:
+    """The same with floats in place of decimals that equal one, m / 10ˢ with a whole m / 5ˢ; others are near to none."""
+    if not kind.startswith(DECIMAL):
+        return _cells(column, kind)
+    places = 2.0 ** _digits(kind) * np.asarray(column)
+    plain = np.ma.getmaskarray(column) | (places == np.trunc(places))
+    cells: list[Any] = column.tolist()
+    if not plain.all():
+        decimals = iter(_cells(column[~plain], kind))
+        cells = [cell if same else next(decimals) for cell, same in zip(cells, plain.tolist(), strict=True)]
+    return cells
+
+
+def _digits(kind: str) -> int:
+    return int(kind.rstrip(")").split(",")[1])
 
 
 def _more_often(ours: np.ndarray, theirs: np.ndarray) -> Any:

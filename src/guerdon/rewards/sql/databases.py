@@ -28,6 +28,7 @@ class Known(NamedTuple):
     result: Result = []  # noqa: RUF012 - which nobody fills
     seconds: float = 0.0  # that it took
     bulky: bool = False  # whether one like it is sooner fetched as columns
+    beside: bool = False  # whether an answer may be
 
     @property
     def quick(self) -> float:
@@ -69,7 +70,7 @@ def fetched(database: Database, query: str, seconds: float, most: int) -> Known:
         start = time.monotonic()
         width, result = database.run(query, seconds, most + 1, _whole, bulk)
         taken = time.monotonic() - start
-        known = Known(query, width, result, taken, bulky=taken < 2 * QUICK and sooner(result))
+        known = Known(query, width, result, taken, *(sooner(result) if taken < 2 * QUICK else ()))
     if len(known.result) > most:
         raise QueryFailed(f"gives more than {most} rows")
     database.last = known

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import duckdb
 
 from guerdon.rewards.sql.alarm import Alarm
-from guerdon.rewards.sql.columns import STRUCTURE, Columns, Result
+from guerdon.rewards.sql.columns import STRUCTURE, Columns, Result, come
 from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, reads, said
 from guerdon.rewards.sql.reading import only_table
 
@@ -147,11 +147,13 @@ def _interrupt(connections: list[duckdb.DuckDBPyConnection]) -> None:
 
 
 def _columns(result: duckdb.DuckDBPyConnection, most: int) -> Columns | None:
-    """The first rows of a result as columns, if these are plain and each has a name of its own."""
+    """The first rows of a result as columns, if these are plain and that is sooner."""
     kinds = [str(column[1]) for column in result.description]
     for kind in kinds:
         if kind not in _PLAIN and not kind.startswith(STRUCTURE):
             return None
+    if not come(kinds, most - 1):
+        return None
     return Columns(list(result.fetchnumpy().values()), kinds, most)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import chain
 from typing import Any
 
 from guerdon.core.parsing import shown
-from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows
-from guerdon.rewards.sql.counting import excess
+from guerdon.rewards.sql.columns import Columns, Result, Rows, as_plain, as_rows
+from guerdon.rewards.sql.counting import ALL, excess
 from guerdon.rewards.sql.nearly import far
-from guerdon.rewards.sql.settling import looks, settled, special
+from guerdon.rewards.sql.settling import look_alike, looks, parts, settled, special
 
 MOST = 64 << 20  # characters and bytes of a result, or what is expected has if that is more
 SOON_SORTED = 64  # rows that are sorted sooner than hashed
@@ -37,21 +36,23 @@ def difference(expected: Result, result: Result, *, ordered: bool, tolerance: fl
     """
     if len(result) != len(expected):
         return _counted(len(result), len(expected))
-    if isinstance(expected, Columns) and isinstance(result, Columns) and expected.like(result):
-        if not expected.nested:
+    if isinstance(expected, Columns) and isinstance(result, Columns) and len(expected):
+        alike = expected.like(result)
+        if alike and not expected.nested:
             return _unlike_columns(expected, result, ordered, tolerance)
-        if expected.plainly_equal(result):
+        if alike and expected.plainly_equal(result):
             return None
-        if not ordered and not tolerance:
+        if expected.nested and not ordered and not tolerance and (alike or expected.fields == result.fields):
             return _unlike_structures(expected, result)
-    wanted, rows = as_rows(expected), as_rows(result)
-    if rows == wanted:
-        return None
     if tolerance:
-        if not ordered and _soon_same(wanted, rows):
+        wanted, rows = as_rows(expected), as_rows(result)
+        if rows == wanted or (not ordered and _soon_same(wanted, rows)):
             return None
         pair = far(wanted, rows, ordered=ordered, tolerance=tolerance)
         return pair and _displaced(*pair)
+    wanted, rows = as_plain(expected), as_plain(result)
+    if rows == wanted:
+        return None
     return _misplaced(wanted, rows) if ordered else _unmatched(wanted, rows)
 
 
@@ -114,7 +115,7 @@ def _soon_same(expected: Rows, rows: Rows) -> bool:
     try:
         if len(rows) <= SOON_SORTED:
             return sorted(rows) == sorted(expected)
-        return excess(expected, rows.__iter__) is None
+        return excess(expected, rows) is None
     except TypeError:  # NULL or another mixture, or what is nested
         return False
 
@@ -127,7 +128,7 @@ def _unmatched(expected: Rows, rows: Rows) -> str | None:
     except TypeError:  # NULL, or another mixture
         pass
     try:
-        found = excess(expected, rows.__iter__)
+        found = excess(expected, rows)
     except TypeError:  # what is nested cannot be hashed
         return _unlike_nested(expected, rows)
     if found is None:
@@ -147,32 +148,38 @@ def _unlike_structures(expected: Columns, result: Columns) -> str | None:
 
 def _unlike_nested(expected: Result, result: Result) -> str | None:
     """How multisets differ where there is NaN or what is nested."""
+    wanted, rows = as_rows(expected), as_rows(result)
+    if not look_alike(wanted[0], rows[0]):
+        try:
+            return _unlike_by(parts, wanted, rows)
+        except (TypeError, KeyError):  # NULL, maps, or what is nested further
+            pass
     try:
-        return _unlike_by(looks, expected, result)
+        return _unlike_by(looks, wanted, rows)
     except ValueError:  # dates and the like are in it
-        return _unlike_by(partial(map, repr), expected, result)
+        return _unlike_by(_printed, wanted, rows)
 
 
-def _unlike_by(look: Callable[[Any], Iterator[Any]], expected: Result, result: Result) -> str | None:
+def _printed(rows: Rows, which: slice) -> Iterator[str]:
+    return map(repr, rows[which])
+
+
+def _unlike_by(look: Callable[[Any, slice], Iterator[Any]], expected: Result, result: Result) -> str | None:
     """The same, where what rows look like is only the same where they are.
 
     Of those that do not look the same it is settled what they are.
     """
-    ours = list(look(expected))
-    again: Callable[[], Iterator[Any]] = partial(look, result)
-    if look is not Columns.parted:  # which alone is soon done again
-        again = list(again()).__iter__
-    found = excess(ours, again)
+    found = excess(expected, result, look)
     if found is None:
         return None
     wanted, row = as_rows(expected), result.row(found.place) if isinstance(result, Columns) else result[found.place]
     if "nan" not in repr(row) and (often := wanted.count(row)) < found.times:
         return _stray(row, often > 0)
-    rows, theirs = as_rows(result), list(again())
+    rows, ours, theirs = as_rows(result), list(look(expected, ALL)), list(look(result, ALL))
     less, more = Counter(ours), Counter(theirs)
     left = map(dict(zip(ours, wanted, strict=True)).__getitem__, (less - more).elements())
     over = settled(list(map(dict(zip(theirs, rows, strict=True)).__getitem__, (more - less).elements())))
-    found = excess(settled(list(left)), over.__iter__)
+    found = excess(settled(list(left)), over)
     return found and _stray(over[found.place], over[found.place] in settled(wanted))
 
 

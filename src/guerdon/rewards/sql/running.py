@@ -165,7 +165,7 @@ def _compared(
 
     try:
         most = len(expected) + 1  # more than are expected are wrong, however many
-        bulk = most if isinstance(expected, Columns) and known.bulky else 0
+        bulk = most if known.beside else 0
         return base.run(said, seconds, min(most, AT_ONCE), unlike, bulk), True
     except QueryFailed as error:
         return str(error), False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from itertools import repeat
-from operator import ne
+from operator import itemgetter, ne
 from typing import Any
 
-from guerdon.rewards.sql.columns import Result, Rows
+from guerdon.rewards.sql.columns import Rows
 
 _NESTED = {list, tuple, dict}
 
@@ -40,6 +40,19 @@ def special_cells(cells: tuple[Any, ...]) -> bool:
     return not _NESTED.isdisjoint(kinds) or (float in kinds and any(map(ne, cells, cells)))
 
 
+def look_alike(row: Any, other: Any) -> bool:
+    """Whether cells of two rows have the same types, and so have what is in them.
+
+    >>> look_alike(([1], {"x": 1}), ([2, 3], {"x": 4})), look_alike(([1],), ([1.0],))
+    (True, False)
+    """
+    if type(row) is not type(other):
+        return False
+    if isinstance(row, dict):
+        return list(row) == list(other) and all(map(look_alike, row.values(), other.values()))
+    return not isinstance(row, (list, tuple)) or all(map(look_alike, row, other))
+
+
 def settled(rows: Rows) -> Rows:
     """Rows in place of these that have none, and are equal where these are.
 
@@ -59,15 +72,39 @@ def _settle(cell: Any) -> Any:
     return repr(cell) if type(cell).__hash__ is None else cell
 
 
-def looks(result: Result) -> Iterator[bytes]:
-    """For all rows of a result what is only the same where they are, and made in half the time of `repr`.
+def parts(rows: Rows, which: slice) -> Iterator[tuple[Any, ...]]:
+    """Some rows with the fields of structures, and with tuples in place of lists, which are equal where rows are.
+
+    Raises:
+        TypeError: if NULL is among these, or what cannot be hashed is in them, once it comes to that.
+        KeyError: if maps are, which have not all the same keys.
+
+    >>> list(parts([({"x": 1.0}, [2])], slice(1)))
+    [(('x',), 1.0, (2,))]
+    """
+    columns: list[Iterable[Any]] = []
+    for cells in zip(*rows[which], strict=True):
+        if isinstance(cells[0], dict):
+            names = sorted(cells[0])
+            if {*map(len, cells)} != {len(names)}:
+                raise KeyError("other keys")
+            columns += [repeat(tuple(names)), *(map(itemgetter(name), cells) for name in names)]
+        elif isinstance(cells[0], list) and {*map(type, cells)} == {list}:
+            columns.append(map(tuple, cells))
+        else:
+            columns.append(cells)
+    return zip(*columns, strict=False)
+
+
+def looks(rows: Any, which: slice) -> Iterator[bytes]:
+    """For some rows of a result what is only the same where they are, and made in half the time of `repr`.
 
     1 and 1.0 look different. Of this version no other object bears on what one looks like.
 
     Raises:
         ValueError: if there are dates and the like in them, once it comes to those.
 
-    >>> list(looks([([1],)])) == list(looks([([1],)]))
+    >>> list(looks([([1],)], slice(1))) == list(looks([([1],)], slice(1)))
     True
     """
-    return map(marshal.dumps, result, repeat(2))
+    return map(marshal.dumps, rows[which], repeat(2))
