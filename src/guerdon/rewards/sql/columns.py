@@ -20,11 +20,13 @@ Rows = list[tuple[Any, ...]]
 FIRST, LAST = (int(np.datetime64(moment, "us").astype(np.int64)) for moment in (datetime.min, datetime.max))
 MANY = 700  # rows that come sooner as columns than as rows
 STRUCTURES, DECIMALS = 300, 70  # of these rows, as what they have is made one by one
+DIGITS = 15  # which a float keeps of a decimal
 NULL = -(2**63)  # in place of it, among whole numbers
 MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
 
 STRUCTURE, DECIMAL = "STRUCT(", "DECIMAL("  # how the names of their types begin
 _FLOATS = {"FLOAT", "DOUBLE"}
+_INTEGERS = {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}  # of 64 bits
 
 
 class Columns:
@@ -36,7 +38,7 @@ class Columns:
         most: how many rows are the first.
 
     Raises:
-        ValueError: if a date or a time is none that Python has.
+        ValueError: if a date or a time is none that Python has, or a decimal has more digits than a float.
     """
 
     def __init__(self, columns: list[np.ndarray], kinds: list[str], most: int) -> None:
@@ -44,9 +46,11 @@ class Columns:
         self.kinds = kinds
         self._made: list[np.ndarray] = []
         self.width = len(columns)
-        for column in self._columns:
+        for column, kind in zip(self._columns, kinds, strict=True):
             if column.dtype.kind == "M" and not _pythonic(column):
                 raise ValueError("a date or a time that Python has not")
+            if kind.startswith(DECIMAL) and not _exact(column, 10.0 ** (DIGITS - _behind(kind))):
+                raise ValueError("a decimal of which a float has not all digits")
 
     def __len__(self) -> int:
         return len(self._columns[0])
@@ -106,8 +110,8 @@ class Columns:
         return zip(*[_cells(column[which], kind) for column, kind in columns], strict=True)
 
     def like(self, other: Columns) -> bool:
-        """Whether columns are of the same types: others may be equal where rows are not."""
-        return self.kinds == other.kinds
+        """Whether columns are of such types that they are equal where rows are, one by one; others may not be."""
+        return self.kinds == other.kinds or list(map(_family, self.kinds)) == list(map(_family, other.kinds))
 
     def plainly_equal(self, other: Columns) -> bool:
         """Whether all cells are equal in Python to those of another result as long, one by one: NaN is not."""
@@ -292,6 +296,21 @@ def _pythonic(column: np.ndarray) -> bool:
     return not len(moments) or bool(moments.min() >= FIRST and moments.max() <= LAST)
 
 
+def _family(kind: str) -> str:
+    """What types have in common that are compared by the same numbers."""
+    if kind in _INTEGERS:
+        return "BIGINT"
+    if kind in _FLOATS:
+        return "DOUBLE"
+    return DECIMAL if kind.startswith(DECIMAL) else kind
+
+
+def _exact(column: np.ndarray, below: float) -> bool:
+    """Whether all numbers are below one, and above its opposite."""
+    numbers = column.compressed() if isinstance(column, np.ma.MaskedArray) else column
+    return bool(abs(numbers).max(initial=0.0) < below)
+
+
 def _key(column: np.ndarray) -> np.ndarray:
     """What is compared of a column: its texts, or for each cell that is none a whole number.
 
@@ -324,8 +343,8 @@ def _cells(column: np.ndarray, kind: str) -> list[Any]:
         return list(column.astype("M8[D]").tolist())
     cells: list[Any] = column.tolist()
     if kind.startswith(DECIMAL):
-        digits = _digits(kind)
-        return [cell if cell is None else Decimal(f"{cell:.{digits}f}") for cell in cells]
+        behind = _behind(kind)
+        return [cell if cell is None else Decimal(f"{cell:.{behind}f}") for cell in cells]
     return cells
 
 
@@ -333,7 +352,7 @@ def _plain_cells(column: np.ndarray, kind: str) -> list[Any]:
     """The same with floats in place of decimals that equal one, m / 10ˢ with a whole m / 5ˢ; others are near to none."""
     if not kind.startswith(DECIMAL):
         return _cells(column, kind)
-    places = 2.0 ** _digits(kind) * np.asarray(column)
+    places = 2.0 ** _behind(kind) * np.asarray(column)
     plain = np.ma.getmaskarray(column) | (places == np.trunc(places))
     cells: list[Any] = column.tolist()
     if not plain.all():
@@ -342,7 +361,8 @@ def _plain_cells(column: np.ndarray, kind: str) -> list[Any]:
     return cells
 
 
-def _digits(kind: str) -> int:
+def _behind(kind: str) -> int:
+    """The digits of a decimal behind its point."""
     return int(kind.rstrip(")").split(",")[1])
 
 

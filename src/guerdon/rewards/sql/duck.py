@@ -32,10 +32,14 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
 }
 FEW = 10_000  # rows of a table that is small
 TABLES = 1000  # that are looked at
+LONG = 7  # digits behind the point, with which a decimal that may have more than 15 often has as many
 
 _WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
-_EXACT = {f"DECIMAL({digits},{behind})" for digits in range(1, 16) for behind in range(digits + 1)}  # as a float, too
-_PLAIN = _WHOLE | _EXACT | {"BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP"}  # types that come as columns
+_DECIMALS = {f"DECIMAL({digits},{behind})" for digits in range(1, 39) for behind in range(digits + 1)}
+_DECIMALS -= {f"DECIMAL({digits},{behind})" for digits in range(16, 39) for behind in range(LONG, digits + 1)}
+_PLAIN = (
+    _WHOLE | _DECIMALS | {"BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP"}
+)  # types that come as columns
 _FAILURES = (duckdb.Error, RuntimeError, ValueError, MemoryError)
 _NO_QUERY = (duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException)  # however it is executed
 
