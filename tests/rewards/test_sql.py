@@ -767,7 +767,7 @@ STRUCTURES = [
 def told_apart(cell):
     """What is the same where cells are."""
     if isinstance(cell, dict):
-        return tuple((name, told_apart(part)) for name, part in cell.items())
+        return frozenset((name, told_apart(part)) for name, part in cell.items())
     if isinstance(cell, list):
         return tuple(map(told_apart, cell))
     return "nan" if cell != cell else cell
@@ -793,6 +793,74 @@ def test_structures_in_columns_are_told_apart_as_in_rows(data, structure, length
         assert (told is None) == (ours == theirs if keep else Counter(ours) == Counter(theirs))
         also = difference(rows, other, ordered=keep, tolerance=tolerance)
         assert (told or "").partition(":")[0] == (also or "").partition(":")[0]
+
+
+PART = st.sampled_from([0, 1, None])
+NESTED = [
+    st.lists(PART, max_size=2),
+    st.lists(PART, min_size=1, max_size=1) | st.none(),
+    st.lists(st.lists(PART, max_size=1), max_size=2),
+    st.builds(lambda x, y: {"x": x, "y": y}, PART, st.sampled_from("xy")),
+    st.builds(lambda x, y: {"x": x, "y": y}, PART, st.lists(PART, max_size=1)),
+    st.dictionaries(st.sampled_from("xy"), PART, min_size=1),  # a map
+    st.builds(lambda x: {"x": x}, PART) | st.none(),
+    PART,
+]
+
+
+def otherwise(cell):
+    """What equals a cell, of other types."""
+    if isinstance(cell, dict):
+        return {name: otherwise(part) for name, part in reversed(cell.items())}
+    if isinstance(cell, list):
+        return list(map(otherwise, cell))
+    return float(cell) if isinstance(cell, int) else cell
+
+
+@given(st.data(), st.sampled_from(NESTED), st.sampled_from(NESTED), st.integers(1, 40))
+def test_nested_cells_of_other_types_are_told_apart(data, first, second, length):
+    kinds = data.draw(st.lists(st.tuples(first, second), min_size=1))
+    rng = data.draw(st.randoms(use_true_random=False))
+    rows = [rng.choice(kinds) for _ in range(length)]
+    other = rng.sample(rows, length) if rng.random() < 0.7 else [rng.choice(kinds) for _ in range(length)]
+    other = [tuple(map(otherwise, row)) for row in other]
+    ours, theirs = (Counter(tuple(map(told_apart, row)) for row in those) for those in (rows, other))
+    told = difference(rows, other, ordered=False)
+    assert (told is None) == (ours == theirs)
+    if told is not None:
+        expected = {False: "has a row that is not expected", True: "has a row too often"}
+        more = {
+            f"{expected[row in ours]}: {shown(cells)}"
+            for cells in other
+            if (row := tuple(map(told_apart, cells))) in theirs - ours
+        }
+        assert told in more
+
+
+@pytest.mark.parametrize(
+    ("other", "names"),
+    [
+        ([{"x": 1.0, "y": "a"}, {"x": 2.0, "y": "b"}], "x DOUBLE, y VARCHAR"),
+        ([{"y": "a", "x": 1}, {"y": "b", "x": 2}], "y VARCHAR, x INTEGER"),
+        ([{"x": 1, "y": "a"}, {"x": 1, "y": "b"}], "x BIGINT, y VARCHAR"),
+        ([{"x": 1, "z": "a"}, {"x": 2, "z": "b"}], "x INTEGER, z VARCHAR"),
+        ([{"x": 1, "y": "a", "z": 0}, {"x": 2, "y": "b", "z": 0}], "x INTEGER, y VARCHAR, z INTEGER"),
+        ([{"x": 1}, {"x": 2}], "x INTEGER"),
+        ([None, {"x": 2, "y": "b"}], "x INTEGER, y VARCHAR"),
+        ([{"x": 2, "y": "b"}, None], "x BIGINT, y VARCHAR"),
+    ],
+)
+def test_structures_of_other_types_are_told_apart(other, names):
+    rows = [{"x": 1, "y": "a"}, {"x": 2, "y": "b"}]
+
+    def some(cells, kind):
+        column = np.empty(len(cells), object)
+        column[:] = cells
+        return Columns([column, np.arange(len(cells)) * 0], [kind, "BIGINT"], len(cells))
+
+    ours, theirs = some(rows, "STRUCT(x INTEGER, y VARCHAR)"), some(other[::-1], f"STRUCT({names})")
+    for expected, result in ((ours, theirs), (theirs, ours)):
+        assert same(expected, result, ordered=False) == (other in (rows, rows[::-1]))
 
 
 @pytest.mark.parametrize("hashed", [True, False])
@@ -1041,6 +1109,19 @@ def test_a_number_that_stands_for_null_is_not_null(bulk, kind, number):
         ("(a / 100)::DECIMAL(9, 2)", "a / 100", 0.0),  # 0.07 is no float
         ("(a / 4)::DECIMAL(9, 2)", "a / 4", 1.0),
         ("(a / 4)::DECIMAL(9, 2)", "(a / 4)::DECIMAL(8, 3)", 1.0),
+        ("(a / 7)::DECIMAL(9, 2)", "(a / 7)::DECIMAL(9, 2)::DECIMAL(38, 6)", 1.0),
+        ("(a / 7)::DECIMAL(9, 2)", "(a / 7)::DECIMAL(9, 3)", 0.0),
+        ("CASE WHEN a > 5 THEN a / 4 END", "CASE WHEN a > 5 THEN (a / 4)::DECIMAL(18, 6) END", 1.0),
+        ("a::DECIMAL(38, 0)", "a::DOUBLE", 1.0),
+        (
+            "CASE WHEN a = 700 THEN 0.07 ELSE a::DECIMAL(9, 2) END",
+            "CASE WHEN a = 700 THEN 0.07 ELSE a::DOUBLE END",
+            0.0,
+        ),
+        ("a + 9007199254740000", "(a + 9007199254740000)::DOUBLE", 1.0),
+        ("a % 2 = 0", "1.0::DOUBLE - a % 2", 1.0),
+        ("a % 2 = 0", "CASE WHEN a > 5 THEN 1.0::DOUBLE - a % 2 END", 0.0),
+        ("a::UBIGINT + 18446744073709550000::UBIGINT", "a - 1616", 0.0),
         ("a::INTEGER", "a::BIGINT", 1.0),
         ("a::INTEGER", "a::FLOAT", 1.0),
         ("a > 5", "(a > 5)::TINYINT", 1.0),

@@ -21,6 +21,7 @@ FIRST, LAST = (int(np.datetime64(moment, "us").astype(np.int64)) for moment in (
 MANY = 700  # rows that come sooner as columns than as rows
 STRUCTURES, DECIMALS = 300, 70  # of these rows, as what they have is made one by one
 DIGITS = 15  # which a float keeps of a decimal
+WHOLE = 2.0**53  # below which each whole number is a float
 NULL = -(2**63)  # in place of it, among whole numbers
 MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
 
@@ -108,6 +109,14 @@ class Columns:
     def _rows(self, which: slice) -> Iterator[tuple[Any, ...]]:
         columns = zip(self._columns, self.kinds, strict=True)
         return zip(*[_cells(column[which], kind) for column, kind in columns], strict=True)
+
+    def beside(self, other: Columns) -> Columns:
+        """The same with floats in place of other numbers that equal them, in columns where the other has floats."""
+        columns, kinds = list(self._columns), list(self.kinds)
+        for place, kind in enumerate(other.kinds):
+            if kind in _FLOATS and kinds[place] not in _FLOATS and _are_floats(columns[place], kinds[place]):
+                columns[place], kinds[place] = columns[place].astype(np.float64), "DOUBLE"
+        return Columns(columns, kinds, len(self))
 
     def like(self, other: Columns) -> bool:
         """Whether columns are of such types that they are equal where rows are, one by one; others may not be."""
@@ -349,16 +358,29 @@ def _cells(column: np.ndarray, kind: str) -> list[Any]:
 
 
 def _plain_cells(column: np.ndarray, kind: str) -> list[Any]:
-    """The same with floats in place of decimals that equal one, m / 10ˢ with a whole m / 5ˢ; others are near to none."""
+    """The same with floats in place of decimals that equal one."""
     if not kind.startswith(DECIMAL):
         return _cells(column, kind)
-    places = 2.0 ** _behind(kind) * np.asarray(column)
-    plain = np.ma.getmaskarray(column) | (places == np.trunc(places))
+    plain = _plain(column, kind)
     cells: list[Any] = column.tolist()
     if not plain.all():
         decimals = iter(_cells(column[~plain], kind))
         cells = [cell if same else next(decimals) for cell, same in zip(cells, plain.tolist(), strict=True)]
     return cells
+
+
+def _plain(column: np.ndarray, kind: str) -> np.ndarray:
+    """Which decimals equal a float: m / 10ˢ, where m / 5ˢ is whole. What others come as is too near to have that."""
+    places = 2.0 ** _behind(kind) * np.asarray(column)
+    equal: np.ndarray = np.ma.getmaskarray(column) | (places == np.trunc(places))
+    return equal
+
+
+def _are_floats(column: np.ndarray, kind: str) -> bool:
+    """Whether all of these numbers equal a float."""
+    if kind.startswith(DECIMAL):
+        return bool(_plain(column, kind).all())
+    return kind in _INTEGERS and _exact(column, WHOLE)
 
 
 def _behind(kind: str) -> int:

@@ -11,7 +11,7 @@ from guerdon.core.parsing import shown
 from guerdon.rewards.sql.columns import Columns, Result, Rows, as_plain, as_rows
 from guerdon.rewards.sql.counting import ALL, excess
 from guerdon.rewards.sql.nearly import far
-from guerdon.rewards.sql.settling import look_alike, looks, parts, settled, special
+from guerdon.rewards.sql.settling import look_alike, looks, nested, parts, settled, special
 
 MOST = 64 << 20  # characters and bytes of a result, or what is expected has if that is more
 SOON_SORTED = 64  # rows that are sorted sooner than hashed
@@ -38,6 +38,9 @@ def difference(expected: Result, result: Result, *, ordered: bool, tolerance: fl
         return _counted(len(result), len(expected))
     if isinstance(expected, Columns) and isinstance(result, Columns) and len(expected):
         alike = expected.like(result)
+        if not alike:
+            expected, result = expected.beside(result), result.beside(expected)
+            alike = expected.like(result)
         if alike and not expected.nested:
             return _unlike_columns(expected, result, ordered, tolerance)
         if alike and expected.plainly_equal(result):
@@ -122,6 +125,8 @@ def _soon_same(expected: Rows, rows: Rows) -> bool:
 
 def _unmatched(expected: Rows, rows: Rows) -> str | None:
     """How multisets differ."""
+    if nested(rows[0]):
+        return _unlike_nested(expected, rows)
     try:
         if len(rows) <= SOON_SORTED and sorted(rows) == sorted(expected):
             return None
@@ -129,7 +134,7 @@ def _unmatched(expected: Rows, rows: Rows) -> str | None:
         pass
     try:
         found = excess(expected, rows)
-    except TypeError:  # what is nested cannot be hashed
+    except TypeError:  # NULL was the first, and what is nested cannot be hashed
         return _unlike_nested(expected, rows)
     if found is None:
         return None
@@ -177,10 +182,11 @@ def _unlike_by(look: Callable[[Any, slice], Iterator[Any]], expected: Result, re
         return _stray(row, often > 0)
     rows, ours, theirs = as_rows(result), list(look(expected, ALL)), list(look(result, ALL))
     less, more = Counter(ours), Counter(theirs)
-    left = map(dict(zip(ours, wanted, strict=True)).__getitem__, (less - more).elements())
-    over = settled(list(map(dict(zip(theirs, rows, strict=True)).__getitem__, (more - less).elements())))
-    found = excess(settled(list(left)), over)
-    return found and _stray(over[found.place], over[found.place] in settled(wanted))
+    left = list(map(dict(zip(ours, wanted, strict=True)).__getitem__, (less - more).elements()))
+    over = list(map(dict(zip(theirs, rows, strict=True)).__getitem__, (more - less).elements()))
+    items = settled(over)
+    found = excess(settled(left), items)
+    return found and _stray(over[found.place], items[found.place] in settled(wanted))
 
 
 def _counted(rows: int, expected: int) -> str:

@@ -40,6 +40,11 @@ def special_cells(cells: tuple[Any, ...]) -> bool:
     return not _NESTED.isdisjoint(kinds) or (float in kinds and any(map(ne, cells, cells)))
 
 
+def nested(row: tuple[Any, ...]) -> bool:
+    """Whether a row has what is nested."""
+    return not _NESTED.isdisjoint(map(type, row))
+
+
 def look_alike(row: Any, other: Any) -> bool:
     """Whether cells of two rows have the same types, and so have what is in them.
 
