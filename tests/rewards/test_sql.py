@@ -632,6 +632,31 @@ def test_duckdb_itself_says_the_same_of_two_results(rows, monkeypatch):
     assert (ways[Columns] > 20) == (rows > 700)
 
 
+@pytest.mark.parametrize("rows", [5, 100, 800, 1500])
+@pytest.mark.parametrize("more", ["", ", [b]", ", {'x': b}", ", CASE WHEN b = 3 THEN 'nan'::DOUBLE END"])
+def test_decimals_equal_floats_where_duckdb_itself_says_so(rows, more, monkeypatch):
+    monkeypatch.setattr(databases, "QUICK", 4.0)
+    connection = duckdb.connect()
+    schema = f"CREATE TABLE t AS SELECT round((range * 37 % 101) / 7, 2) AS a, range % 7 AS b FROM range({rows})"
+    connection.execute(schema)
+    cells = ["a", "a::DECIMAL(9, 2)", "a::DECIMAL(38, 9)", "CASE WHEN b > 0 THEN a::DECIMAL(18, 3) END"]
+    wrong = ["a + 0.0001", "CASE WHEN b > 0 THEN a END"]
+    verdicts = Counter()
+    for one, two in itertools.product(cells, cells + wrong):
+        gold, answer = f"SELECT {one}{more} FROM t", f"SELECT {two}{more} FROM t ORDER BY hash(rowid)"
+        apart = [
+            connection.execute(f"SELECT count(*) FROM (({a}) EXCEPT ALL ({b}))").fetchone()[0]
+            for a, b in ((gold, answer), (answer, gold))
+        ]
+        for tolerance in (0.0, 1e-12):
+            said = score(answer, gold, {"schema": schema}, system="duckdb", tolerance=tolerance)[0]
+            assert said == (apart == [0, 0])
+            verdicts[said] += 1
+        said = score(f"SELECT {two}{more} FROM t", gold, {"schema": schema}, system="duckdb", order="keep")[0]
+        assert said == (apart == [0, 0])
+    assert min(verdicts.values()) > 10
+
+
 MANY = {"schema": "CREATE TABLE t AS SELECT range AS a, 'text ' || range % 50 AS b, range / 3 AS c FROM range(800)"}
 ALL = "SELECT * FROM t"
 
@@ -861,6 +886,7 @@ def test_structures_of_other_types_are_told_apart(other, names):
     ours, theirs = some(rows, "STRUCT(x INTEGER, y VARCHAR)"), some(other[::-1], f"STRUCT({names})")
     for expected, result in ((ours, theirs), (theirs, ours)):
         assert same(expected, result, ordered=False) == (other in (rows, rows[::-1]))
+    assert same(some([], "STRUCT(x INTEGER, y VARCHAR)"), some([], f"STRUCT({names})"), ordered=False)
 
 
 @pytest.mark.parametrize("hashed", [True, False])
@@ -1106,18 +1132,16 @@ def test_a_number_that_stands_for_null_is_not_null(bulk, kind, number):
     ("gold", "other", "expected"),
     [
         ("DATE '2020-01-01' + a::INTEGER", "TIMESTAMP '2020-01-01' + to_days(a::INTEGER)", 0.0),
-        ("(a / 100)::DECIMAL(9, 2)", "a / 100", 0.0),  # 0.07 is no float
+        ("(a / 100)::DECIMAL(9, 2)", "a / 100", 1.0),
+        ("(a / 100)::DECIMAL(9, 2)", "a / 100 + 1e-12", 0.0),
+        ("round(a / 7, 2), a % 2 = 1", "(a / 7)::DECIMAL(18, 2), a % 2", 1.0),
+        ("round(a / 7, 2)", "CASE WHEN a <> 700 THEN (a / 7)::DECIMAL(18, 2) END", 0.0),
         ("(a / 4)::DECIMAL(9, 2)", "a / 4", 1.0),
         ("(a / 4)::DECIMAL(9, 2)", "(a / 4)::DECIMAL(8, 3)", 1.0),
         ("(a / 7)::DECIMAL(9, 2)", "(a / 7)::DECIMAL(9, 2)::DECIMAL(38, 6)", 1.0),
         ("(a / 7)::DECIMAL(9, 2)", "(a / 7)::DECIMAL(9, 3)", 0.0),
         ("CASE WHEN a > 5 THEN a / 4 END", "CASE WHEN a > 5 THEN (a / 4)::DECIMAL(18, 6) END", 1.0),
         ("a::DECIMAL(38, 0)", "a::DOUBLE", 1.0),
-        (
-            "CASE WHEN a = 700 THEN 0.07 ELSE a::DECIMAL(9, 2) END",
-            "CASE WHEN a = 700 THEN 0.07 ELSE a::DOUBLE END",
-            0.0,
-        ),
         ("a + 9007199254740000", "(a + 9007199254740000)::DOUBLE", 1.0),
         ("a % 2 = 0", "1.0::DOUBLE - a % 2", 1.0),
         ("a % 2 = 0", "CASE WHEN a > 5 THEN 1.0::DOUBLE - a % 2 END", 0.0),
@@ -1126,6 +1150,9 @@ def test_a_number_that_stands_for_null_is_not_null(bulk, kind, number):
         ("a::INTEGER", "a::FLOAT", 1.0),
         ("a > 5", "(a > 5)::TINYINT", 1.0),
         ("a", "a::VARCHAR", 0.0),
+        ("a / 4", "(a / 4)::VARCHAR", 0.0),
+        ("DATE '1970-01-01'", "0::DECIMAL(9, 2)", 0.0),
+        ("TIMESTAMP '1970-01-01'", "0", 0.0),
     ],
 )
 def test_columns_of_other_types_are_compared_as_rows_are(bulk, gold, other, expected):
@@ -1133,6 +1160,24 @@ def test_columns_of_other_types_are_compared_as_rows_are(bulk, gold, other, expe
         assert score(f"SELECT {two} FROM t ORDER BY b", f"SELECT {one} FROM t", MANY, system="duckdb")[0] == expected
         assert score(f"SELECT {one} FROM t ORDER BY b", f"SELECT {one} FROM t", MANY, system="duckdb")[0] == 1.0
     assert all(bulk)
+
+
+@pytest.mark.parametrize("other", ["a // 4", "(a // 4)::HUGEINT", "(a // 4)::UBIGINT", "(a // 4)::DECIMAL(38, 7)"])
+def test_where_neither_is_a_float_decimals_are_not_nearly_equal(bulk, other):
+    for one, two in (("(a / 4)::DECIMAL(9, 2)", other), (other, "(a / 4)::DECIMAL(9, 2)")):
+        gold, answer = f"SELECT {one} FROM t", f"SELECT {two} FROM t"
+        assert score(answer, gold, MANY, system="duckdb", tolerance=0.9)[0] == 0.0
+        assert score(answer, f"SELECT ({one})::DOUBLE FROM t", MANY, system="duckdb", tolerance=0.9)[0] == 1.0
+
+
+def test_decimals_come_as_columns_beside_floats(monkeypatch):
+    came = []
+    monkeypatch.setattr(running, "difference", lambda expected, result, **others: came.append(type(result)))
+    for rows in (69, 70):
+        for cells in ("a / 4", "(a / 4)::DECIMAL(9, 2)", "b", "(a / 4)::DECIMAL(38, 7)"):
+            gold = f"SELECT c FROM t WHERE a < {rows}"
+            score(f"SELECT {cells} FROM t WHERE a < {rows}", gold, MANY, system="duckdb")
+    assert came == [list] * 5 + [Columns] + [list] * 2
 
 
 def test_integers_are_not_the_floats_next_to_them():
@@ -1457,6 +1502,15 @@ def test_a_nested_row_that_comes_too_often_is_expected():
         assert (
             difference(rows, [*others[:2], (cell, 4)], ordered=False) == f"has a row that is not expected: ({look}, 4)"
         )
+
+
+def test_what_is_nested_in_columns_of_many_types_is_told_apart():
+    rows = [({"x": 1},), ({"x": 1, "y": 1},)]  # maps
+    assert same(rows, [({"x": 1.0, "y": 1},), ({"x": 1},)], ordered=False)
+    assert not same(rows, [({"x": 1.0},), ({"x": 1, "y": 2},)], ordered=False)
+    rows = [(["a"], 1), (["b"], 1)]  # unions
+    assert same(rows, [(["b"], 1.0), (["a"], 1.0)], ordered=False)
+    assert not same(rows, [(["a"], 1.0), ("b", 1.0)], ordered=False)
 
 
 def test_what_has_no_hash_and_is_no_list_is_what_it_looks_like():

@@ -82,11 +82,6 @@ class Columns:
         """All of these."""
         return list(self)
 
-    @cached_property
-    def plain(self) -> Rows:
-        """The same with floats in place of decimals that equal one, which are sooner made and compared."""
-        return list(zip(*map(_plain_cells, self._columns, self.kinds), strict=True))
-
     def row(self, place: int) -> tuple[Any, ...]:
         """One of them."""
         return next(self._rows(slice(place, place + 1)))
@@ -99,7 +94,7 @@ class Columns:
         """
         columns: list[Any] = []
         for column, kind in zip(self._columns, self.kinds, strict=True):
-            cells = _plain_cells(column[which], kind)
+            cells = _cells(column[which], kind)
             if kind.startswith(STRUCTURE):
                 columns += [map(itemgetter(name), cells) for cell in cells[:1] for name in sorted(cell)]
             else:
@@ -110,13 +105,19 @@ class Columns:
         columns = zip(self._columns, self.kinds, strict=True)
         return zip(*[_cells(column[which], kind) for column, kind in columns], strict=True)
 
-    def beside(self, other: Columns) -> Columns:
-        """The same with floats in place of other numbers that equal them, in columns where the other has floats."""
+    def beside(self, other: Result) -> Columns:
+        """The same with floats where another result has floats, in place of decimals and of numbers that equal one."""
         columns, kinds = list(self._columns), list(self.kinds)
-        for place, kind in enumerate(other.kinds):
-            if kind in _FLOATS and kinds[place] not in _FLOATS and _are_floats(columns[place], kinds[place]):
+        for place in _floats(other):
+            kind = kinds[place]
+            if kind.startswith(DECIMAL) or (kind in _INTEGERS and _exact(columns[place], WHOLE)):
                 columns[place], kinds[place] = columns[place].astype(np.float64), "DOUBLE"
         return Columns(columns, kinds, len(self))
+
+    @property
+    def decimals(self) -> bool:
+        """Whether there are decimals."""
+        return any(map(str.startswith, self.kinds, repeat(DECIMAL)))
 
     def like(self, other: Columns) -> bool:
         """Whether columns are of such types that they are equal where rows are, one by one; others may not be."""
@@ -238,9 +239,20 @@ def as_rows(result: Result) -> Rows:
     return result.rows if isinstance(result, Columns) else result
 
 
-def as_plain(result: Result) -> Rows:
-    """What equals them, in Python."""
-    return result.plain if isinstance(result, Columns) else result
+def with_floats(rows: Rows, other: Result) -> Rows:
+    """Rows with floats in place of decimals where another result has floats; the same list if there are none."""
+    columns = list(zip(*rows, strict=True))
+    decimals = [place for place in _floats(other) if Decimal in {*map(type, columns[place])}]
+    for place in decimals:
+        columns[place] = tuple(float(cell) if isinstance(cell, Decimal) else cell for cell in columns[place])
+    return list(zip(*columns, strict=True)) if decimals else rows
+
+
+def _floats(result: Result) -> list[int]:
+    """The columns that have floats."""
+    if isinstance(result, Columns):
+        return [place for place, kind in enumerate(result.kinds) if kind in _FLOATS]
+    return [place for place, cells in enumerate(zip(*result, strict=True)) if float in {*map(type, cells)}]
 
 
 def near(numbers: np.ndarray, expected: np.ndarray, tolerance: float) -> Any:
@@ -355,32 +367,6 @@ def _cells(column: np.ndarray, kind: str) -> list[Any]:
         behind = _behind(kind)
         return [cell if cell is None else Decimal(f"{cell:.{behind}f}") for cell in cells]
     return cells
-
-
-def _plain_cells(column: np.ndarray, kind: str) -> list[Any]:
-    """The same with floats in place of decimals that equal one."""
-    if not kind.startswith(DECIMAL):
-        return _cells(column, kind)
-    plain = _plain(column, kind)
-    cells: list[Any] = column.tolist()
-    if not plain.all():
-        decimals = iter(_cells(column[~plain], kind))
-        cells = [cell if same else next(decimals) for cell, same in zip(cells, plain.tolist(), strict=True)]
-    return cells
-
-
-def _plain(column: np.ndarray, kind: str) -> np.ndarray:
-    """Which decimals equal a float: m / 10ˢ, where m / 5ˢ is whole. What others come as is too near to have that."""
-    places = 2.0 ** _behind(kind) * np.asarray(column)
-    equal: np.ndarray = np.ma.getmaskarray(column) | (places == np.trunc(places))
-    return equal
-
-
-def _are_floats(column: np.ndarray, kind: str) -> bool:
-    """Whether all of these numbers equal a float."""
-    if kind.startswith(DECIMAL):
-        return bool(_plain(column, kind).all())
-    return kind in _INTEGERS and _exact(column, WHOLE)
 
 
 def _behind(kind: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,6 @@ def _sorted(rows: Rows, ranks: list[Any]) -> Rows:
 def _cell(cell: Any) -> tuple[int, Any]:
     if cell is None:
         return (0, 0)
-    if isinstance(cell, (int, float)):
+    if isinstance(cell, (int, float, Decimal)):
         return (1, cell)
     return (2, repr(cell))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from itertools import chain
+from types import NoneType
 from typing import Any
 
 from guerdon.core.parsing import shown
-from guerdon.rewards.sql.columns import Columns, Result, Rows, as_plain, as_rows
+from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows, with_floats
 from guerdon.rewards.sql.counting import ALL, excess
 from guerdon.rewards.sql.nearly import far
 from guerdon.rewards.sql.settling import look_alike, looks, nested, parts, settled, special
@@ -22,7 +24,8 @@ _LONG: set[type] = {str, bytes}
 def difference(expected: Result, result: Result, *, ordered: bool, tolerance: float = 0.0) -> str | None:
     """How a whole result differs from what is expected; None if it does not.
 
-    Cells are equal as in Python (1 == 1.0 == True, None == None), and NaN equals NaN, as databases have it.
+    Cells are equal as in Python (1 == 1.0 == True, None == None); NaN equals NaN, and a decimal beside floats the one
+    that is nearest to it, as databases have it.
 
     Args:
         expected: the rows.
@@ -37,8 +40,7 @@ def difference(expected: Result, result: Result, *, ordered: bool, tolerance: fl
     if len(result) != len(expected):
         return _counted(len(result), len(expected))
     if isinstance(expected, Columns) and isinstance(result, Columns) and len(expected):
-        alike = expected.like(result)
-        if not alike:
+        if not (alike := expected.like(result)):
             expected, result = expected.beside(result), result.beside(expected)
             alike = expected.like(result)
         if alike and not expected.nested:
@@ -47,16 +49,18 @@ def difference(expected: Result, result: Result, *, ordered: bool, tolerance: fl
             return None
         if expected.nested and not ordered and not tolerance and (alike or expected.fields == result.fields):
             return _unlike_structures(expected, result)
-    if tolerance:
-        wanted, rows = as_rows(expected), as_rows(result)
-        if rows == wanted or (not ordered and _soon_same(wanted, rows)):
-            return None
-        pair = far(wanted, rows, ordered=ordered, tolerance=tolerance)
-        return pair and _displaced(*pair)
-    wanted, rows = as_plain(expected), as_plain(result)
+    elif isinstance(expected, Columns) and expected.decimals:
+        expected = expected.beside(result)
+    elif isinstance(result, Columns) and result.decimals:
+        result = result.beside(expected)
+    wanted, rows = as_rows(expected), as_rows(result)
     if rows == wanted:
         return None
-    return _misplaced(wanted, rows) if ordered else _unmatched(wanted, rows)
+    told = _unlike_rows(wanted, rows, ordered, tolerance)
+    if told and _decimals_beside_floats(wanted[0], rows[0]):
+        wanted, rows = with_floats(wanted, rows), with_floats(rows, wanted)
+        told = _unlike_rows(wanted, rows, ordered, tolerance)
+    return told
 
 
 def difference_of_pieces(
@@ -74,7 +78,8 @@ def difference_of_pieces(
         alike += len(piece)
     else:
         return None if alike == len(expected) else _counted(alike, len(expected))
-    if not ordered and not tolerance and piece[0] not in expected[alike:] and not special(piece[:1]):
+    unsettled = special(piece[:1]) or _decimals_beside_floats(*piece[:1], *expected[:1])
+    if not ordered and not tolerance and not unsettled and piece[0] not in expected[alike:]:
         return _stray(piece[0], piece[0] in expected)
     rows = expected[:alike]
     size, most = 0, MOST
@@ -99,6 +104,22 @@ def _unlike_columns(expected: Columns, result: Columns, ordered: bool, tolerance
         return f"differs in row {expected.unequal(result) + 1}"
     found = expected.stray(result)
     return found and _stray(result.row(found.place), found.expected)
+
+
+def _unlike_rows(expected: Rows, rows: Rows, ordered: bool, tolerance: float) -> str | None:
+    """How rows differ, of which there are as many."""
+    if tolerance:
+        if not ordered and _soon_same(expected, rows):
+            return None
+        pair = far(expected, rows, ordered=ordered, tolerance=tolerance)
+        return pair and _displaced(*pair)
+    return _misplaced(expected, rows) if ordered else _unmatched(expected, rows)
+
+
+def _decimals_beside_floats(*firsts: tuple[Any, ...]) -> bool:
+    """Whether there may be some, to judge by the first rows of both; NULL may hide them."""
+    kinds = {*map(type, chain(*firsts))}
+    return NoneType in kinds or kinds >= {Decimal, float}
 
 
 def _misplaced(expected: Rows, rows: Rows) -> str | None:
