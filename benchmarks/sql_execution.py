@@ -9,11 +9,12 @@ turn have one reference. Each size has a table of its own, and one of the same r
 results in the same order, "shuffled" has the second from the shuffled table, and so have "repeating", of which no
 column tells rows apart, though together they do, "twice", which has each row twice, "tenth", a tenth of whose rows
 has come before, "sparse", with NULL in two columns, and "wrong", where one row is another. "sliced" is the first
-rows of 100 000, and backwards. These queries do nothing but read; "grouped" counts 1 000 shuffled rows in as many
-groups as there are rows in the result.
+rows of 100 000, and backwards; "apart" the first rows of two tables of 50 000 that differ only in their order. These
+queries do nothing but read; "grouped" counts 1 000 shuffled rows in as many groups as there are rows in the result.
 
 SQLite is executed directly by the standard library, as evaluations do it; with `--apsw` by APSW, as the reward does.
-With `--tolerance` the prices of answers differ by their last digits.
+With `--tolerance` the prices of answers differ by their last digits; with `--answered` their types may be others, as
+in `--system duckdb --columns "id, price" --answered "id::DOUBLE, price"`.
 """
 
 from __future__ import annotations
@@ -48,12 +49,13 @@ SHAPES: dict[str, Callable[[int, int], Row]] = {
     "wrong": lambda k, size: (k, f"name {k}", k / 3),
 }
 SHAPED = (("repeating", 1000), *itertools.product(("twice", "tenth", "sparse", "wrong"), (1000, 100_000)))
-OTHERS = (("sliced", 100), ("sliced", 1000), ("grouped", 10), ("grouped", 100))
+OTHERS = (*itertools.product(("sliced", "apart"), (100, 1000)), ("apart", 500), ("grouped", 10), ("grouped", 100))
+LARGE = 50_000  # rows of the tables whose first ones are apart
 
 
-def fill(connection: Any, name: str, rows: list[Row], wrong: bool = False) -> None:
-    """A table of these rows, and one of them shuffled, in which one row may be wrong."""
-    shuffled = random.Random(0).sample(rows, len(rows))
+def fill(connection: Any, name: str, rows: list[Row], first: int | None = None, wrong: bool = False) -> None:
+    """A table of these rows, and one of which the first, or all, are shuffled, and one may be wrong."""
+    shuffled = random.Random(0).sample(rows[:first], len(rows[:first])) + rows[len(rows[:first]) :]
     if wrong:
         shuffled[len(rows) // 2] = (len(rows), "other", -1.0)
     for table, kept in ((name, rows), (f"shuffled_{name}", shuffled)):
@@ -80,11 +82,12 @@ def queries(number: int, rows: int, order: str, group: int, columns: str, answer
             f"SELECT {columns} FROM rows_100000 WHERE id > -{2 * first + 1} AND id < {rows}",
             f"SELECT {answered} FROM rows_100000 WHERE id > -{2 * number + 2} AND id < {rows} ORDER BY id DESC",
         )
-    table = f"{order if order in SHAPES else 'rows'}_{rows}"
+    table = f"{order if order in (*SHAPES, 'apart') else 'rows'}_{rows}"
     other = table if order == "ordered" else f"shuffled_{table}"
+    which = f" AND id < {rows}" if order == "apart" else ""
     return (
-        f"SELECT {columns} FROM {table} WHERE id > -{2 * first + 1}",
-        f"SELECT {answered} FROM {other} WHERE id > -{2 * number + 2}",
+        f"SELECT {columns} FROM {table} WHERE id > -{2 * first + 1}{which}",
+        f"SELECT {answered} FROM {other} WHERE id > -{2 * number + 2}{which}",
     )
 
 
@@ -127,9 +130,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--group", type=int, default=1, help="answers that have one reference")
     parser.add_argument("--system", choices=SYSTEMS, action="append", help="which systems; all, if none is named")
-    parser.add_argument("--rows", type=int, choices=SIZES, action="append", help="which sizes of results")
+    parser.add_argument("--rows", type=int, choices=(*SIZES, 500), action="append", help="which sizes of results")
+    parser.add_argument("--order", action="append", help="which shapes; all, if none is named")
     parser.add_argument("--apsw", action="store_true", help="the direct way of SQLite is by APSW")
     parser.add_argument("--columns", default="id, name, price", help="what is selected, but for groups")
+    parser.add_argument("--answered", help="what answers select, if it is something else")
     parser.add_argument("--tolerance", type=float, default=0.0)
     arguments = parser.parse_args()
     moved = "price * (1 + 1e-13)" if arguments.tolerance else "price"
@@ -140,7 +145,10 @@ def main() -> None:
             for size in SIZES:
                 fill(writing, f"rows_{size}", [(k, f"name {k * 7919 % size}", k / 3) for k in range(size)])
             for shape, size in SHAPED:
-                fill(writing, f"{shape}_{size}", [SHAPES[shape](k, size) for k in range(size)], shape == "wrong")
+                fill(writing, f"{shape}_{size}", [SHAPES[shape](k, size) for k in range(size)], wrong=shape == "wrong")
+            for shape, size in OTHERS:
+                if shape == "apart":
+                    fill(writing, f"apart_{size}", [SHAPES["wrong"](k, size) for k in range(LARGE)], size)
             writing.close()
             reading: Any
             if system == "duckdb":
@@ -150,7 +158,7 @@ def main() -> None:
             judge = sql.execution(system=system, seconds=60.0, tolerance=arguments.tolerance).evaluate
             cases = [(order, size) for size in SIZES for order in ("ordered", "shuffled")]
             for order, size in (*cases, *SHAPED, *OTHERS):
-                if size not in (arguments.rows or (size,)):
+                if size not in (arguments.rows or (size,)) or order not in (arguments.order or (order,)):
                     continue
                 asked = partial(
                     queries,
@@ -158,7 +166,7 @@ def main() -> None:
                     order=order,
                     group=arguments.group,
                     columns=arguments.columns,
-                    answered=arguments.columns.replace("price", moved),
+                    answered=(arguments.answered or arguments.columns).replace("price", moved),
                 )
                 ours, theirs = ways(judge, reading, path, asked, float(order != "wrong"))
                 ours(0)

@@ -15,6 +15,7 @@ import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -1502,6 +1503,21 @@ def test_a_nested_row_that_comes_too_often_is_expected():
         assert (
             difference(rows, [*others[:2], (cell, 4)], ordered=False) == f"has a row that is not expected: ({look}, 4)"
         )
+
+
+def test_a_decimal_beside_floats_is_the_nearest_of_them():
+    floats, decimals = [(0.14, 1), (None, 2), (2.0, 3)], [(Decimal("0.140"), 1), (None, 2), (Decimal(2), 3)]
+    for one, two in ((floats, decimals), (decimals, floats)):
+        for other in (two, two[::-1], two[1:] + two[:1]):
+            assert streamed(one, other[:1], other[1:]) is None
+            assert (streamed(one, other, ordered=True) is None) == (other == two)
+        assert streamed(one, [*two[1:], two[1]]) == "has a row too often: (None, 2)"
+    wrong = [(Decimal("0.1400000001"), 1), *decimals[1:]]
+    assert streamed(floats, wrong, tolerance=1e-8) is None
+    assert streamed(floats, wrong, tolerance=1e-11) == "has (0.1400000001, 1) where (0.14, 1) is expected"
+    assert streamed(floats, wrong) == "has a row that is not expected: (0.1400000001, 1)"
+    assert streamed(decimals, wrong) == f"has a row that is not expected: {shown(wrong[0])}"
+    assert streamed(decimals, wrong, tolerance=1e-8)  # neither is a float
 
 
 def test_what_is_nested_in_columns_of_many_types_is_told_apart():

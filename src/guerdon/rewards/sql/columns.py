@@ -27,7 +27,7 @@ MIXING = -7046029254386353131  # odd; its bits are those of the golden ratio
 
 STRUCTURE, DECIMAL = "STRUCT(", "DECIMAL("  # how the names of their types begin
 _FLOATS = {"FLOAT", "DOUBLE"}
-_INTEGERS = {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}  # of 64 bits
+_INTEGERS = {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
 
 
 class Columns:
@@ -283,21 +283,21 @@ def ordinals(numbers: np.ndarray, others: np.ndarray, tolerance: float) -> tuple
 def sooner(result: Result) -> tuple[bool, bool]:
     """Whether one like it comes sooner as columns than as rows, to judge by its first row; and whether an answer may.
 
-    A float may stand beside a decimal.
+    Decimals may stand beside its floats. What is not plain comes as rows, however many.
     """
     rows = len(result)
     if isinstance(result, Columns):
-        bulky = come(result.kinds, rows)
+        bulky = sooner_of(result.kinds, rows)
         return bulky, bulky or (rows >= DECIMALS and not _FLOATS.isdisjoint(result.kinds))
     if rows < DECIMALS or rows >= MANY:
-        return rows >= MANY, rows >= MANY
+        return rows >= MANY, False
     kinds = set(map(type, result[0]))
     bulky = Decimal in kinds or (dict in kinds and rows >= STRUCTURES)
     return bulky, bulky or float in kinds
 
 
-def come(kinds: list[str], rows: int) -> bool:
-    """The same of rows of which nothing is known but their types."""
+def sooner_of(kinds: list[str], rows: int) -> bool:
+    """Whether so many rows of plain cells of some types come sooner as columns."""
     if rows < DECIMALS or rows >= MANY:
         return rows >= MANY
     firsts = (DECIMAL, STRUCTURE) if rows >= STRUCTURES else DECIMAL

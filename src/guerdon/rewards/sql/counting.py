@@ -26,9 +26,9 @@ def excess(
     """An item that is not expected as often as it is there, if there is one.
 
     Args:
-        expected: all items that are.
-        items: those that there are.
-        look: what stands for a slice of either.
+        expected: all items that are, in a list or what else `look` takes.
+        items: those that there are, in the like.
+        look: gives what stands for the items of a slice.
         as_many: whether there are as many.
 
     Raises:

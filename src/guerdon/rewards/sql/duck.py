@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import duckdb
 
 from guerdon.rewards.sql.alarm import Alarm
-from guerdon.rewards.sql.columns import STRUCTURE, Columns, Result, come
+from guerdon.rewards.sql.columns import STRUCTURE, Columns, Result, sooner_of
 from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, reads, said
 from guerdon.rewards.sql.reading import only_table
 
@@ -37,9 +37,7 @@ LONG = 7  # digits behind the point, with which a decimal that may have more tha
 _WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 _DECIMALS = {f"DECIMAL({digits},{behind})" for digits in range(1, 39) for behind in range(digits + 1)}
 _DECIMALS -= {f"DECIMAL({digits},{behind})" for digits in range(16, 39) for behind in range(LONG, digits + 1)}
-_PLAIN = (
-    _WHOLE | _DECIMALS | {"BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP"}
-)  # types that come as columns
+_PLAIN = _WHOLE | _DECIMALS | {"BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP"}  # which come as columns
 _FAILURES = (duckdb.Error, RuntimeError, ValueError, MemoryError)
 _NO_QUERY = (duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException)  # however it is executed
 
@@ -156,7 +154,7 @@ def _columns(result: duckdb.DuckDBPyConnection, most: int) -> Columns | None:
     for kind in kinds:
         if kind not in _PLAIN and not kind.startswith(STRUCTURE):
             return None
-    if not come(kinds, most - 1):
+    if not sooner_of(kinds, most - 1):
         return None
     return Columns(list(result.fetchnumpy().values()), kinds, most)
 

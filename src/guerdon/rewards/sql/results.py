@@ -58,8 +58,9 @@ def difference(expected: Result, result: Result, *, ordered: bool, tolerance: fl
         return None
     told = _unlike_rows(wanted, rows, ordered, tolerance)
     if told and _decimals_beside_floats(wanted[0], rows[0]):
-        wanted, rows = with_floats(wanted, rows), with_floats(rows, wanted)
-        told = _unlike_rows(wanted, rows, ordered, tolerance)
+        ours, theirs = with_floats(wanted, rows), with_floats(rows, wanted)
+        if ours is not wanted or theirs is not rows:
+            told = _unlike_rows(ours, theirs, ordered, tolerance)
     return told
 
 
