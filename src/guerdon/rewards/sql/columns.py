@@ -300,8 +300,7 @@ def sooner_of(kinds: list[str], rows: int) -> bool:
     """Whether so many rows of plain cells of some types come sooner as columns."""
     if rows < DECIMALS or rows >= MANY:
         return rows >= MANY
-    firsts = (DECIMAL, STRUCTURE) if rows >= STRUCTURES else DECIMAL
-    return any(kind.startswith(firsts) for kind in kinds)
+    return any(map(str.startswith, kinds, repeat((DECIMAL, STRUCTURE) if rows >= STRUCTURES else DECIMAL)))
 
 
 def same(one: np.ndarray, other: np.ndarray) -> bool:
