@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+
+SENT = 0.1  # seconds in which a thread has let go of what it sent last
 
 
 def is_main_process() -> bool:
@@ -48,8 +51,11 @@ def leave() -> None:
     """Leave the group of processes, if this one is in any.
 
     A process that ends while it is in one may abort in a thread of the group's, and its run is then taken for failed.
+    Where a model was wrapped for the group these threads even outlive it (of torch 2.13). They need the interpreter to
+    let go of what they have sent, so that they are given some time first.
     """
     if dist.is_available() and dist.is_initialized():
+        time.sleep(SENT)
         dist.destroy_process_group()
 
 
