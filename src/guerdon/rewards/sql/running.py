@@ -59,7 +59,8 @@ def execution(
 
     The database is open for reading. A query that writes, attaches or sets something, several statements, and one
     that is not done in time get the floor. In SQLite that is decided as it is prepared and while it runs; DuckDB
-    has in addition no files and no network.
+    has in addition no files and no network. Cells are equal as in Python, 1 = 1.0 and NULL = NULL; NaN equals NaN, and
+    a decimal of DuckDB beside floats the nearest of them.
 
     Args:
         completion: the reply: text or chat messages.
