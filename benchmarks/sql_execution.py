@@ -55,7 +55,8 @@ LARGE = 50_000  # rows of the tables whose first ones are apart
 
 def fill(connection: Any, name: str, rows: list[Row], first: int | None = None, wrong: bool = False) -> None:
     """A table of these rows, and one of which the first, or all, are shuffled, and one may be wrong."""
-    shuffled = random.Random(0).sample(rows[:first], len(rows[:first])) + rows[len(rows[:first]) :]
+    moved = rows[:first]
+    shuffled = random.Random(0).sample(moved, len(moved)) + rows[len(moved) :]
     if wrong:
         shuffled[len(rows) // 2] = (len(rows), "other", -1.0)
     for table, kept in ((name, rows), (f"shuffled_{name}", shuffled)):

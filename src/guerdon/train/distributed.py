@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SENT = 0.1  # seconds in which a thread has let go of what it sent last
+SENT = 0.1  # seconds in which a thread should have let go of what it sent last
 
 
 def is_main_process() -> bool:
@@ -51,8 +51,8 @@ def leave() -> None:
     """Leave the group of processes, if this one is in any.
 
     A process that ends while it is in one may abort in a thread of the group's, and its run is then taken for failed.
-    Where a model was wrapped for the group these threads even outlive it (of torch 2.13). They need the interpreter to
-    let go of what they have sent, so that they are given some time first.
+    Where a model was wrapped for the group these threads even outlive it (of torch 2.13); what aborts is probably one
+    that lets go of what it sent last when the interpreter is gone. So they are given some time first.
     """
     if dist.is_available() and dist.is_initialized():
         time.sleep(SENT)
