@@ -1289,6 +1289,7 @@ def test_a_query_that_takes_long_is_executed_again_and_may_be_right(bulk, monkey
         ("SELECT sum(a) over w FROM t WINDOW w AS ()", None),
         ("SELECT 1", None),
         ("SELECT 1 FROM", None),
+        ("DELETE FROM t", None),
         ("", None),
         (f"SELECT a FROM t WHERE a IN ({', '.join(map(str, range(200)))})", None),
     ],
@@ -1308,7 +1309,7 @@ TABLES = {
 def executed(monkeypatch):
     """For each query from here on the seconds that it had, and whether it was optimized; no table is known."""
     base = opened(TABLES, "duckdb", "")
-    base.last, base._small, base._others = Known(), set(), set()
+    base.last, base._of, base._others = Known(), {}, set()
     asked, run = [], base._executed
     monkeypatch.setattr(
         base, "_executed", lambda *others: asked.append((others[1], others[5] is base._connections[0])) or run(*others)
@@ -1343,20 +1344,20 @@ def test_a_simple_query_of_a_small_table_is_executed_as_it_is(executed, source, 
 
 def test_a_table_is_looked_at_once(executed, monkeypatch):
     base = opened(TABLES, "duckdb", "")
-    seen, look = [], base._has_few
-    monkeypatch.setattr(base, "_has_few", lambda table: seen.append(table) or look(table))
+    seen, look = [], base._look_at
+    monkeypatch.setattr(base, "_look_at", lambda table: seen.append(table) or look(table))
     for source in ("t", "t2", "v", "many", "t2", "v"):
         optimized(f"SELECT a FROM {source}")
     optimized("select a from Many where a < 3")
     with pytest.raises(QueryFailed, match="does not exist"):
         optimized("SELECT a FROM nothing")
     assert seen == ["t", "t2", "v", "many"]
-    assert (base._small, base._others) == ({"t", "t2"}, {"v", "many"})
+    assert ({*base._of}, base._others) == ({"t", "t2"}, {"v", "many"})
     assert [direct for _, direct in executed] == [True, True, True, True, False, True, True, True]
     assert len(base._connections) == 2
 
 
-@pytest.mark.parametrize(
+SIMPLE = pytest.mark.parametrize(
     "query",
     [
         "SELECT DISTINCT a % 7 FROM t",
@@ -1371,12 +1372,115 @@ def test_a_table_is_looked_at_once(executed, monkeypatch):
         "SELECT * FROM t WHERE NOT (a > 3 AND b <> 'text 2') AND regexp_matches(b, '[0-3]$')",
     ],
 )
+
+
+@SIMPLE
 def test_a_query_gives_the_same_rows_as_it_is(executed, query):
     optimized("SELECT a FROM t")
     first, second = opened(TABLES, "duckdb", "")._connections
     assert only_table(query) == "t"
     rows, others = (connection.execute(query).fetchall() for connection in (first, second))
     assert difference(rows, others, ordered="ORDER" in query) is None
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A file with a table that is not small, a view of it, and one that is."""
+    path = tmp_path / "large.db"
+    with duckdb.connect(path) as writing:
+        writing.execute("CREATE TABLE t AS SELECT range AS a, 'text ' || range AS b FROM range(10001)")
+        writing.execute("CREATE VIEW v AS SELECT a FROM t; CREATE TABLE small AS SELECT a FROM t LIMIT 10000")
+    return path
+
+
+def without(source, database):
+    """The optimizers that a query does without, as DuckDB has it, which says so in one cell."""
+    query = f"SELECT current_setting('disabled_optimizers') AS x FROM {source}"
+    base = opened(str(database), "duckdb", "")
+    return {*base.run(query, 5.0, 1, lambda width, rows, more: rows[0][0], 0).split(",")} - {""}
+
+
+def test_a_simple_query_of_a_table_of_a_file_has_the_optimizers_that_are_of_use(large, monkeypatch):
+    known = {name for (name,) in duckdb.execute("SELECT name FROM duckdb_optimizers()").fetchall()}
+    assert known > duck.USEFUL
+    assert [without("t", large) for _ in range(3)] == [set(), known - duck.USEFUL, known - duck.USEFUL]
+    assert without("T AS u WHERE a = 1", large) == known - duck.USEFUL
+    monkeypatch.chdir(large.parent)
+    relative = duck.DuckDB.file("large.db")
+    monkeypatch.chdir("/")
+    relative._look_at("t")
+    assert relative._lightly is not None
+    for source in ("v", "v", "small", "small", "t JOIN small USING (a)", "(SELECT * FROM t)"):
+        assert without(source, large) == set()
+
+
+@SIMPLE
+def test_a_query_that_is_lightly_optimized_gives_the_same_rows(large, query):
+    without("t", large)
+    base = opened(str(large), "duckdb", "")
+    assert base._of == {"t": base._lightly}
+    rows, others = (connection.execute(query).fetchall() for connection in base._connections)
+    assert difference(rows, others, ordered="ORDER" in query) is None
+    names = "SELECT large.main.t.a, current_database(), current_schema() FROM large.main.t LIMIT 1"
+    assert base._lightly.execute(names).fetchall() == [(0, "large", "main")]
+
+
+@pytest.mark.parametrize(
+    ("hostile", "reason"),
+    [
+        ("SELECT * FROM read_csv('/etc/passwd')", "Cannot access file"),
+        ("ATTACH '/tmp/guerdon_sql_attached.db' AS x", "Cannot access file"),
+        ("COPY t TO '/tmp/guerdon_sql_copied.csv'", "Cannot access file"),
+        ("SET threads = 2", "locked"),
+        ("SET disabled_optimizers = ''", "locked"),
+        ("INSTALL httpfs", "disabled"),
+        ("DELETE FROM t", "read-only"),
+        ("CREATE TABLE memory.main.x (a INTEGER)", "read-only"),
+    ],
+)
+def test_what_optimizes_lightly_is_as_closed(large, hostile, reason):
+    without("t", large)
+    with pytest.raises(duckdb.Error, match=reason):
+        opened(str(large), "duckdb", "")._lightly.execute(hostile)
+
+
+def test_what_optimizes_lightly_has_the_same_settings(large):
+    without("t", large)
+    ours, theirs = (
+        connection.execute("SELECT " + ", ".join(f"current_setting('{key}')" for key in duck.CLOSED)).fetchall()
+        for connection in opened(str(large), "duckdb", "")._connections
+    )
+    assert ours == theirs
+
+
+def test_a_query_that_is_lightly_optimized_fails_and_is_late_like_others(large):
+    def answer(query, seconds=5.0):
+        return score(query, "SELECT a FROM t WHERE a >= 0", str(large), system="duckdb", seconds=seconds)
+
+    assert [answer("SELECT a FROM t ORDER BY b")[0] for _ in range(3)] == [1.0] * 3
+    assert "Conversion Error" in answer("SELECT b::INTEGER FROM t")[1]["reason"]
+    assert "Binder Error" in answer("SELECT nothing FROM t")[1]["reason"]
+    slow = "SELECT a FROM t WHERE a >= list_sum(list_transform(range(3000000), lambda x: x % 2 + a)) - 3000000"
+    assert answer(slow, seconds=0.2)[1]["reason"] == "takes more than 0.2 s"
+    assert answer("SELECT a FROM t WHERE a < 10001")[0] == 1.0
+
+
+def test_a_file_that_was_another_at_first_is_not_opened_again(large, tmp_path):
+    base = opened(str(large), "duckdb", "")
+    with duckdb.connect(tmp_path / "other.db") as writing:
+        writing.execute("CREATE TABLE t AS SELECT 7 AS a FROM range(20000); CREATE TABLE t2 AS SELECT 8 AS a FROM t")
+    (tmp_path / "other.db").rename(large)
+    assert [without("t WHERE a = 1", large) for _ in range(2)] == [set(), set()]
+    assert (base._lightly, base._others, len(base._connections)) == (None, {"t"}, 1)
+    again = duck.DuckDB.file(str(large))  # has what is open already
+    again._look_at("t")
+    assert (again._lightly, again._others) == (None, {"t"})
+
+
+def test_a_file_of_a_name_that_is_taken_is_not_opened_again(large):
+    taken = large.rename(large.parent / "memory.db")
+    assert [without("t", taken) for _ in range(2)] == [set(), set()]
+    assert opened(str(taken), "duckdb", "")._others == {"t"}
 
 
 def test_what_fails_as_it_is_executed_is_executed_again_as_ever(executed):

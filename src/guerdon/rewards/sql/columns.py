@@ -86,17 +86,17 @@ class Columns:
         """One of them."""
         return next(self._rows(slice(place, place + 1)))
 
-    def parted(self, which: slice) -> Iterator[tuple[Any, ...]]:
-        """Some of them with the fields of structures in place of these, which cannot be hashed.
+    def parted(self) -> Iterator[tuple[Any, ...]]:
+        """Its rows with the fields of structures in place of these, which cannot be hashed.
 
         Raises:
             TypeError: if a structure is NULL.
         """
         columns: list[Any] = []
         for column, kind in zip(self._columns, self.kinds, strict=True):
-            cells = _cells(column[which], kind)
+            cells = _cells(column, kind)
             if kind.startswith(STRUCTURE):
-                columns += [map(itemgetter(name), cells) for cell in cells[:1] for name in sorted(cell)]
+                columns += [map(itemgetter(name), cells) for name in sorted(cells[0])]
             else:
                 columns.append(cells)
         return zip(*columns, strict=True)

@@ -9,7 +9,6 @@ from operator import not_
 from typing import Any, NamedTuple
 
 SOME = 32  # items at the beginning, and as many behind them, that are looked at to see what repeats
-ALL = slice(None)
 
 
 class Excess(NamedTuple):
@@ -21,14 +20,14 @@ class Excess(NamedTuple):
 
 
 def excess(
-    expected: Any, items: Any, look: Callable[[Any, slice], Iterable[Any]] = list.__getitem__, *, as_many: bool = True
+    expected: Any, items: Any, look: Callable[[Any], Iterable[Any]] = iter, *, as_many: bool = True
 ) -> Excess | None:
     """An item that is not expected as often as it is there, if there is one.
 
     Args:
         expected: all items that are, in a list or what else `look` takes.
         items: those that there are, in the like.
-        look: gives what stands for the items of a slice.
+        look: gives what stands for each item.
         as_many: whether there are as many.
 
     Raises:
@@ -37,21 +36,22 @@ def excess(
     >>> excess([1, 1, 2], [2, 1, 1]), excess([1, 1, 2], [2, 2, 1])
     (None, Excess(place=0, times=2, expected=True))
     """
-    few = [*look(expected, slice(SOME)), *look(expected, slice(SOME, None, len(expected) // SOME + 1))]
+    ours = list(look(expected))
+    few = [*ours[:SOME], *ours[SOME :: len(ours) // SOME + 1]]
     if as_many and len(set(few)) == len(few):
-        left = set(look(expected, ALL))
-        if len(left) == len(expected):
-            left.difference_update(look(items, ALL))
+        left = set(ours)
+        if len(left) == len(ours):
+            left.difference_update(look(items))
             if not left:
                 return None
-            known = set(look(expected, ALL))
-            place = next(compress(count(), map(not_, map(known.__contains__, look(items, ALL)))), None)
+            known = set(ours)
+            place = next(compress(count(), map(not_, map(known.__contains__, look(items)))), None)
             if place is not None:
                 return Excess(place, 1, False)
-    often, found = Counter(look(expected, ALL)), Counter(look(items, ALL))
+    often, found = Counter(ours), Counter(look(items))
     if dict.__eq__(often, found):  # Counter's own is a loop in Python
         return None
     for item, times in found.items():
         if times > often.get(item, 0):
-            return Excess(list(look(items, ALL)).index(item), times, item in often)
+            return Excess(list(look(items)).index(item), times, item in often)
     return None

@@ -100,12 +100,13 @@ def inserts(rows: Mapping[str, Any]) -> Iterator[tuple[str, list[Sequence[Any]]]
     """For each table of a database that stands in the row a statement that inserts a row, and the rows."""
     for table, content in rows.items():
         records = [list(row.values()) if isinstance(row, dict) else row for row in content]
-        names = f" ({', '.join(map(_quoted, content[0]))})" if content and isinstance(content[0], dict) else ""
+        names = f" ({', '.join(map(quoted, content[0]))})" if content and isinstance(content[0], dict) else ""
         if records:
-            yield f"INSERT INTO {_quoted(table)}{names} VALUES ({', '.join('?' * len(records[0]))})", records
+            yield f"INSERT INTO {quoted(table)}{names} VALUES ({', '.join('?' * len(records[0]))})", records
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as it stands in a query."""
     return '"' + name.replace('"', '""') + '"'
 
 

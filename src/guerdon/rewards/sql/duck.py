@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +12,7 @@ import duckdb
 
 from guerdon.rewards.sql.alarm import Alarm
 from guerdon.rewards.sql.columns import STRUCTURE, Columns, Result, sooner_of
-from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, reads, said
+from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, quoted, reads, said
 from guerdon.rewards.sql.reading import only_table
 
 T = TypeVar("T")
@@ -30,6 +31,11 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "lock_configuration": True,
     "allowed_configs": ["enable_optimizer"],
 }
+USEFUL = {  # optimizers, to a query of one table; the others look for joins, subqueries, windows and limits
+    "aggregate_function_rewriter", "column_lifetime", "common_aggregate", "common_subexpressions",
+    "compressed_materialization", "distinct_aggregate_rewrite", "expression_rewriter", "filter_pushdown",
+    "grouping_sets", "in_clause", "regex_range", "reorder_filter", "statistics_propagation", "unused_columns",
+}  # fmt: skip
 FEW = 10_000  # rows of a table that is small
 TABLES = 1000  # that are looked at
 LONG = 7  # digits behind the point, with which a decimal that may have more than 15 often has as many
@@ -38,6 +44,7 @@ _WHOLE = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "
 _DECIMALS = {f"DECIMAL({digits},{behind})" for digits in range(1, 39) for behind in range(digits + 1)}
 _DECIMALS -= {f"DECIMAL({digits},{behind})" for digits in range(16, 39) for behind in range(LONG, digits + 1)}
 _PLAIN = _WHOLE | _DECIMALS | {"BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP"}  # which come as columns
+_LATER = {"enable_external_access", "lock_configuration"}  # than a file is attached
 _FAILURES = (duckdb.Error, RuntimeError, ValueError, MemoryError)
 _NO_QUERY = (duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException)  # however it is executed
 
@@ -45,17 +52,20 @@ _NO_QUERY = (duckdb.ParserException, duckdb.CatalogException, duckdb.BinderExcep
 class DuckDB:
     """A DuckDB database, without files, network and settings, in transactions that only read.
 
-    To optimize a simple query of a small table takes as long as to execute it. A second connection executes those as
-    they are.
+    To optimize a simple query takes as long as to execute it. One of a small table is executed as it is, by a second
+    connection; one of another table by a third, which has only the optimizers that are of use to it.
     """
 
     error = duckdb.Error
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: str | None = None) -> None:
         self.last = Known()
+        self._path = path  # of the file, until it is opened again
         self._connections = [connection]
-        self._small: set[str] = set()  # tables that have been looked at and have few rows
-        self._others: set[str] = set()  # and have many, or are none
+        self._as_they_are: duckdb.DuckDBPyConnection | None = None  # executes queries
+        self._lightly: duckdb.DuckDBPyConnection | None = None  # optimizes them
+        self._of: dict[str | None, duckdb.DuckDBPyConnection] = {}  # a table, what executes its simple queries
+        self._others: set[str] = set()  # tables that have nothing of their own, and what is none
         self._alarm = Alarm(partial(_interrupt, self._connections))
         weakref.finalize(self, self._alarm.end)  # also at the end of the process
         connection.execute(READ_ONLY)
@@ -63,7 +73,11 @@ class DuckDB:
     @classmethod
     def file(cls, path: str) -> DuckDB:
         """A file, which stays what it was when this process first opened it."""
-        return cls(duckdb.connect(path, read_only=True, config=CLOSED))
+        path = os.path.realpath(path)
+        state = _state(path)
+        connection = duckdb.connect(path, read_only=True, config=CLOSED)
+        _states.setdefault(path, state)
+        return cls(connection, path)
 
     @classmethod
     def inline(cls, schema: str, rows: Mapping[str, Any]) -> DuckDB:
@@ -77,13 +91,19 @@ class DuckDB:
     def run(self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int) -> T:
         """See `Database.run`."""
         table = only_table(query, self._others)
-        given = self._run(query, seconds, most, read, bulk, table in self._small)
-        if table and table not in self._small and len(self._small) + len(self._others) < TABLES:
-            (self._small if self._has_few(table) else self._others).add(table)  # the query has not failed: it is there
+        given = self._run(query, seconds, most, read, bulk, self._of.get(table, self._connections[0]))
+        if table and table not in self._of and len(self._of) + len(self._others) < TABLES:
+            self._look_at(table)  # the query has not failed: it is there
         return given
 
     def _run(
-        self, query: str, seconds: float, most: int, read: Callable[[int, Result, More], T], bulk: int, direct: bool
+        self,
+        query: str,
+        seconds: float,
+        most: int,
+        read: Callable[[int, Result, More], T],
+        bulk: int,
+        connection: duckdb.DuckDBPyConnection,
     ) -> T:
         """The same, as they come or as it is, if that is quick.
 
@@ -91,13 +111,14 @@ class DuckDB:
         not optimized. What is not quick is executed again, optimized and by rows. So is what fails: dates of columns
         have no infinity.
         """
-        if (bulk or direct) and (quick := self.last.quick) < seconds:
+        as_it_is = connection is self._as_they_are
+        if (bulk or as_it_is) and (quick := self.last.quick) < seconds:
             try:
-                return self._executed(query, quick, most, read, bulk, self._connections[direct])
+                return self._executed(query, quick, most, read, bulk, connection)
             except QueryFailed as error:
                 if isinstance(error.__cause__, _NO_QUERY):
                     raise
-        return self._executed(query, seconds, most, read, 0, self._connections[0])
+        return self._executed(query, seconds, most, read, 0, self._connections[0] if as_it_is else connection)
 
     def _executed(
         self,
@@ -121,21 +142,68 @@ class DuckDB:
             _begin_anew(connection)
             raise QueryFailed(f"takes more than {seconds:g} s" if self._alarm.late else said(error)) from error
 
-    def _has_few(self, table: str) -> bool:
-        """Whether it is a table, and has few rows; if so there is the second connection."""
+    def _look_at(self, table: str) -> None:
+        """Decide what executes simple queries of a table, if it is one."""
         first = self._connections[0]
+        own = None
         try:
-            (rows,) = first.execute(FIRST_ROWS.format(table, FEW + 1)).fetchall()[0]
-        except duckdb.Error:
+            ((rows,),) = first.execute(FIRST_ROWS.format(table, FEW + 1)).fetchall()
+            if rows <= FEW:
+                own = self._as_they_are = self._as_they_are or self._begun(first.cursor(), AS_IT_IS)
+            else:
+                own = self._light()
+        except (duckdb.Error, OSError):
             _begin_anew(first)
-            return False
-        small = bool(rows <= FEW)
-        if small and len(self._connections) == 1:
-            second = first.cursor()
-            second.execute(AS_IT_IS)
-            second.execute(READ_ONLY)
-            self._connections.append(second)
-        return small
+        if own is None:
+            self._others.add(table)
+        else:
+            self._of[table] = own
+
+    def _light(self) -> duckdb.DuckDBPyConnection | None:
+        """What optimizes lightly, if there may be such. To open it is tried once."""
+        path, self._path = self._path, None
+        if path:
+            self._lightly = self._begun(_opened_again(self._connections[0], path))
+        return self._lightly
+
+    def _begun(self, connection: duckdb.DuckDBPyConnection, *settings: str) -> duckdb.DuckDBPyConnection:
+        """A connection with settings, which can only read, and is stopped with the others."""
+        for statement in (*settings, READ_ONLY):
+            connection.execute(statement)
+        self._connections.append(connection)
+        return connection
+
+
+_states: dict[str, tuple[int, ...]] = {}  # of files, when this process first opened them
+
+
+def _state(path: str) -> tuple[int, ...]:
+    state = os.stat(path)
+    return state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
+
+
+def _opened_again(first: duckdb.DuckDBPyConnection, path: str) -> duckdb.DuckDBPyConnection:
+    """The same file, apart from what this process has open of it, which all has the same optimizers.
+
+    Raises:
+        duckdb.Error: if it cannot be opened, or its name is 'memory'.
+        OSError: if it is another file than at first.
+    """
+    (name,) = first.execute("SELECT current_database()").fetchall()[0]
+    connection = duckdb.connect(":memory:", config={key: CLOSED[key] for key in CLOSED.keys() - _LATER})
+    connection.execute(f"ATTACH {_text(path)} AS {quoted(name)} (READ_ONLY)")
+    if _state(path) != _states[path]:
+        raise OSError(f"{path} has changed")
+    connection.execute(f"USE {quoted(name)}.main")
+    optimizers = {optimizer for (optimizer,) in connection.execute("SELECT name FROM duckdb_optimizers()").fetchall()}
+    connection.execute(f"SET disabled_optimizers = {_text(','.join(optimizers - USEFUL))}")
+    for key in sorted(_LATER):
+        connection.execute(f"SET {key} = {CLOSED[key]}")
+    return connection
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _begin_anew(connection: duckdb.DuckDBPyConnection) -> None:

@@ -14,7 +14,6 @@ LONGEST = 20_000  # characters of a query; parsers recurse
 _SKIPPED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]", re.DOTALL)
 _MARK = re.compile(r"[()]|\border\s+by\b", re.IGNORECASE)
 _SHORT = 500  # characters of a query that is simple; a long list of constants is not
-_MORE = ("limit", "offset", "fetch", "over")  # a simple query has none: they may pick other rows where some tie
 _BEHIND = {"where", "group", "having", "order"}  # words that may follow its table
 
 
@@ -69,12 +68,14 @@ def only_table(query: str, but: Collection[str] = ()) -> str | None:
     if query.partition(" FROM ")[2].partition(" ")[0] in but:  # soon said, of a query that is spelled as most are
         return None
     text = query.lower()
-    simple = text.startswith("select") and text.count("select") == text.count("from") == 1
-    if not simple or len(text) > _SHORT or any(map(text.__contains__, _MORE)):
+    _, _, behind = text.partition("from")
+    if "from" in behind or "select" in text[6:] or not text.startswith("select") or len(text) > _SHORT:
         return None
-    table, *words = text.partition("from")[2].split(maxsplit=4) or [""]
-    if words and words[0] == "as":
-        del words[0]
-    if words and words[0].isidentifier() and words[0] not in _BEHIND:  # another name for it
-        del words[0]
-    return table if table.isidentifier() and table not in but and (not words or words[0] in _BEHIND) else None
+    if "limit" in text or "offset" in text or "fetch" in text or "over" in text:  # other rows, where some tie
+        return None
+    table, *words = behind.split(maxsplit=4) or [""]
+    if words and words[0] not in _BEHIND:  # another name for it
+        name, *words = words[words[0] == "as" :] or [""]
+        if not name.isidentifier() or (words and words[0] not in _BEHIND):
+            return None
+    return table if table.isidentifier() and table not in but else None

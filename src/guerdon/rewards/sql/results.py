@@ -11,7 +11,7 @@ from typing import Any
 
 from guerdon.core.parsing import shown
 from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows, with_floats
-from guerdon.rewards.sql.counting import ALL, excess
+from guerdon.rewards.sql.counting import excess
 from guerdon.rewards.sql.nearly import far
 from guerdon.rewards.sql.settling import look_alike, looks, nested, parts, settled, special
 
@@ -187,11 +187,11 @@ def _unlike_nested(expected: Result, result: Result) -> str | None:
         return _unlike_by(_printed, wanted, rows)
 
 
-def _printed(rows: Rows, which: slice) -> Iterator[str]:
-    return map(repr, rows[which])
+def _printed(rows: Rows) -> Iterator[str]:
+    return map(repr, rows)
 
 
-def _unlike_by(look: Callable[[Any, slice], Iterator[Any]], expected: Result, result: Result) -> str | None:
+def _unlike_by(look: Callable[[Any], Iterator[Any]], expected: Result, result: Result) -> str | None:
     """The same, where what rows look like is only the same where they are.
 
     Of those that do not look the same it is settled what they are.
@@ -202,7 +202,7 @@ def _unlike_by(look: Callable[[Any, slice], Iterator[Any]], expected: Result, re
     wanted, row = as_rows(expected), result.row(found.place) if isinstance(result, Columns) else result[found.place]
     if "nan" not in repr(row) and (often := wanted.count(row)) < found.times:
         return _stray(row, often > 0)
-    rows, ours, theirs = as_rows(result), list(look(expected, ALL)), list(look(result, ALL))
+    rows, ours, theirs = as_rows(result), list(look(expected)), list(look(result))
     less, more = Counter(ours), Counter(theirs)
     left = list(map(dict(zip(ours, wanted, strict=True)).__getitem__, (less - more).elements()))
     over = list(map(dict(zip(theirs, rows, strict=True)).__getitem__, (more - less).elements()))
