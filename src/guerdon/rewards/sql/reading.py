@@ -78,4 +78,5 @@ def only_table(query: str, but: Collection[str] = ()) -> str | None:
         name, *words = words[words[0] == "as" :] or [""]
         if not name.isidentifier() or (words and words[0] not in _BEHIND):
             return None
+    table = table.removeprefix("main.").strip('"')
     return table if table.isidentifier() and table not in but else None
