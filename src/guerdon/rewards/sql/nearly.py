@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from guerdon.rewards.sql.columns import Rows, near, ordinals
-from guerdon.rewards.sql.settling import settled, special_cells
+from guerdon.rewards.sql.settling import columns_of, settled, special_cells
 
 
 def far(
@@ -29,13 +29,13 @@ def far(
     >>> far([(1, 0.5), (2, 0.5)], [(2, 0.5), (1, 0.51)], ordered=False, tolerance=0.001)
     ((1, 0.5), (1, 0.51))
     """
-    columns = list(zip(zip(*expected, strict=True), zip(*rows, strict=True), strict=True))
+    columns = list(zip(columns_of(expected), columns_of(rows), strict=True))
     if any(special_cells(wanted) for wanted, _ in columns):
         return far(settled(expected), settled(rows), ordered=ordered, tolerance=tolerance)
     if not ordered:
         expected, rows = _ranked(expected, rows, columns, tolerance)
     first = len(rows)
-    for wanted, found in zip(zip(*expected, strict=True), zip(*rows, strict=True), strict=True):
+    for wanted, found in zip(columns_of(expected), columns_of(rows), strict=True):
         if wanted == found:
             continue
         if {*map(type, wanted), *map(type, found)} == {float}:

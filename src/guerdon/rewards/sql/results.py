@@ -13,7 +13,7 @@ from guerdon.core.parsing import shown
 from guerdon.rewards.sql.columns import Columns, Result, Rows, as_rows, with_floats
 from guerdon.rewards.sql.counting import excess
 from guerdon.rewards.sql.nearly import far
-from guerdon.rewards.sql.settling import look_alike, looks, nested, parts, settled, special
+from guerdon.rewards.sql.settling import columns_of, look_alike, looks, nested, parts, settled, special
 
 MOST = 64 << 20  # characters and bytes of a result, or what is expected has if that is more
 SOON_SORTED = 64  # rows that are sorted sooner than hashed
@@ -226,7 +226,7 @@ def _displaced(expected: Any, row: Any) -> str:
 def _size(rows: Rows) -> int:
     """The characters and bytes of rows."""
     size = 0
-    for cells in zip(*rows, strict=True):
+    for cells in columns_of(rows):
         kinds = {*map(type, cells)}
         if not kinds.isdisjoint(_LONG):
             size += sum(map(len, cells if kinds <= _LONG else [cell for cell in cells if type(cell) in _LONG]))
