@@ -174,8 +174,36 @@ def test_a_query_is_one_statement_with_comments_or_without(system, answer, expec
 
 def test_settings_of_duckdb_are_locked():
     database = opened(SHOP, "duckdb", "")
-    with pytest.raises(QueryFailed, match="locked"):
-        database.run("SELECT 1", 5.0, 1, lambda *result: database._connections[0].execute("SET threads = 2"), 0)
+    with pytest.raises(duckdb.Error, match="locked"):
+        database._connections[0].cursor().execute("SET threads = 2")
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, MemoryError])
+def test_what_fails_in_comparing_is_no_fault_of_the_query(system, error, monkeypatch):
+    def failing(*results, **options):
+        raise error("of ours")
+
+    monkeypatch.setattr(running, "difference", failing)
+    with pytest.raises(error, match="of ours"):
+        score(GOLD, system=system)
+    monkeypatch.undo()
+    assert score(GOLD, system=system)[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("system", "bad"),
+    [
+        ("sqlite", "abs(-9223372036854775807 - (a / 3900))"),
+        ("duckdb", "(CASE a WHEN 3900 THEN 'x' ELSE '0' END)::INTEGER"),
+    ],
+)
+def test_what_fails_after_its_first_rows_is_a_query_that_fails(system, bad):
+    """One cell, far behind, of a result that is compared as it comes."""
+    numbers = "WITH RECURSIVE r(a) AS (SELECT 0 UNION ALL SELECT a + 1 FROM r WHERE a < 4000) SELECT a FROM r"
+    found, details = score(f"{numbers} WHERE a < 3900 OR {bad} IS NOT NULL", numbers, system=system)
+    assert found == 0.0
+    assert re.search("overflow|Conversion Error", details["reason"])
 
 
 def test_a_view_is_no_way_to_a_pragma():

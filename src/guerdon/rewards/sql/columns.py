@@ -30,6 +30,10 @@ _FLOATS = {"FLOAT", "DOUBLE"}
 _INTEGERS = {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
 
 
+class NoColumns(Exception):
+    """A result cannot be compared by columns, and has to come as rows."""
+
+
 class Columns:
     """The first rows of a result, of plain cells: truth values, numbers, texts, dates, timestamps, NULL; or structures.
 
@@ -39,7 +43,7 @@ class Columns:
         most: how many rows are the first.
 
     Raises:
-        ValueError: if a date or a time is none that Python has, or a decimal has more digits than a float.
+        NoColumns: if a date or a time is none that Python has, or a decimal has more digits than a float.
     """
 
     def __init__(self, columns: list[np.ndarray], kinds: list[str], most: int) -> None:
@@ -49,9 +53,9 @@ class Columns:
         self.width = len(columns)
         for column, kind in zip(self._columns, kinds, strict=True):
             if column.dtype.kind == "M" and not _pythonic(column):
-                raise ValueError("a date or a time that Python has not")
+                raise NoColumns("a date or a time that Python has not")
             if kind.startswith(DECIMAL) and not _exact(column, 10.0 ** (DIGITS - _behind(kind))):
-                raise ValueError("a decimal of which a float has not all digits")
+                raise NoColumns("a decimal of which a float has not all digits")
 
     def __len__(self) -> int:
         return len(self._columns[0])
@@ -335,7 +339,7 @@ def _key(column: np.ndarray) -> np.ndarray:
     """What is compared of a column: its texts, or for each cell that is none a whole number.
 
     Raises:
-        ValueError: if a number is the one that stands for NULL.
+        NoColumns: if a number is the one that stands for NULL.
     """
     cells, missing = column, None
     if isinstance(column, np.ma.MaskedArray):
@@ -351,7 +355,7 @@ def _key(column: np.ndarray) -> np.ndarray:
         numbers = cells.astype(np.int64)  # microseconds of moments, and the bits of what has no sign
         taken = numbers == NULL
         if (taken if missing is None else taken & ~missing).any():
-            raise ValueError("a number that stands for NULL")
+            raise NoColumns("a number that stands for NULL")
     if missing is not None:
         np.putmask(numbers, missing, NULL)
     return numbers

@@ -48,10 +48,11 @@ def excess(
             place = next(compress(count(), map(not_, map(known.__contains__, look(items)))), None)
             if place is not None:
                 return Excess(place, 1, False)
-    often, found = Counter(ours), Counter(look(items))
-    if dict.__eq__(often, found):  # Counter's own is a loop in Python
+    often = Counter(ours)
+    if dict.__eq__(often, Counter(look(items))):  # Counter's own is a loop in Python
         return None
-    for item, times in found.items():
+    theirs = list(look(items))
+    for item, times in Counter(theirs).items():
         if times > often.get(item, 0):
-            return Excess(list(look(items)).index(item), times, item in often)
+            return Excess(theirs.index(item), times, item in often)
     return None

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import duckdb
 
 from guerdon.rewards.sql.alarm import Alarm
-from guerdon.rewards.sql.columns import STRUCTURE, Columns, Result, sooner_of
+from guerdon.rewards.sql.columns import STRUCTURE, Columns, NoColumns, Result, Rows, sooner_of
 from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, quoted, reads, said
 from guerdon.rewards.sql.reading import only_table
 
@@ -53,7 +53,7 @@ class DuckDB:
     """A DuckDB database, without files, network and settings, in transactions that only read.
 
     To optimize a simple query takes as long as to execute it. One of a small table is executed as it is, by a second
-    connection; one of another table by a third, which has only the optimizers that are of use to it.
+    connection; one of another table of a file by a third, which has only the optimizers that are of use to it.
     """
 
     error = duckdb.Error
@@ -115,6 +115,8 @@ class DuckDB:
         if (bulk or as_it_is) and (quick := self.last.quick) < seconds:
             try:
                 return self._executed(query, quick, most, read, bulk, connection)
+            except NoColumns:
+                pass
             except QueryFailed as error:
                 if isinstance(error.__cause__, _NO_QUERY):
                     raise
@@ -132,15 +134,27 @@ class DuckDB:
         self._alarm.set(seconds)
         try:
             plain = ";" not in query and reads(query)  # else it is parsed twice, which takes a tenth of a small one
-            result = connection.execute(query if plain else _only(connection, query))
-            if bulk and (columns := _columns(result, bulk)) is not None:
-                return read(columns.width, columns, result.fetchmany)
-            rows = result.fetchmany(most)
-            return read(len(rows[0] if rows else result.description), rows, result.fetchmany)
+            connection.execute(query if plain else _only(connection, query))
+            columns = _columns(connection, bulk) if bulk else None
+            rows = connection.fetchmany(most) if columns is None else []
+            width = len(rows[0] if rows else connection.description)
         except _FAILURES as error:
-            self._alarm.unset()  # or what follows may be stopped
-            _begin_anew(connection)
-            raise QueryFailed(f"takes more than {seconds:g} s" if self._alarm.late else said(error)) from error
+            raise self._failed(connection, seconds, error) from error
+        return read(width, rows if columns is None else columns, partial(self._next, connection, seconds))
+
+    def _next(self, connection: duckdb.DuckDBPyConnection, seconds: float, count: int) -> Rows:
+        """The next rows of the query that is executed, or what is left."""
+        try:
+            rows: Rows = connection.fetchmany(count)
+        except _FAILURES as error:
+            raise self._failed(connection, seconds, error) from error
+        return rows
+
+    def _failed(self, connection: duckdb.DuckDBPyConnection, seconds: float, error: BaseException) -> QueryFailed:
+        """What is to be said of a query that has failed; the connection is ready for the next."""
+        self._alarm.unset()  # or what follows may be stopped
+        _begin_anew(connection)
+        return QueryFailed(f"takes more than {seconds:g} s" if self._alarm.late else said(error))
 
     def _look_at(self, table: str) -> None:
         """Decide what executes simple queries of a table, if it is one."""
@@ -151,7 +165,7 @@ class DuckDB:
             if rows <= FEW:
                 own = self._as_they_are = self._as_they_are or self._begun(first.cursor(), AS_IT_IS)
             else:
-                own = self._light()
+                own = self._open_lightly()
         except (duckdb.Error, OSError):
             _begin_anew(first)
         if own is None:
@@ -159,8 +173,8 @@ class DuckDB:
         else:
             self._of[table] = own
 
-    def _light(self) -> duckdb.DuckDBPyConnection | None:
-        """What optimizes lightly, if there may be such. To open it is tried once."""
+    def _open_lightly(self) -> duckdb.DuckDBPyConnection | None:
+        """What optimizes lightly, if there is a file. To open it is tried once."""
         path, self._path = self._path, None
         if path:
             self._lightly = self._begun(_opened_again(self._connections[0], path))

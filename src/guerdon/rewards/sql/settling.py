@@ -35,12 +35,12 @@ def special(rows: Rows) -> bool:
 
 
 def columns_of(rows: Rows) -> Iterator[list[Any]]:
-    """Their columns, in half the time of `zip(*rows)`.
+    """The columns of some rows, in half the time of `zip(*rows)`.
 
     >>> list(columns_of([(1, "a"), (2, "b")]))
     [[1, 2], ['a', 'b']]
     """
-    return (list(map(itemgetter(place), rows)) for place in range(len(rows[0]) if rows else 0))
+    return (list(map(itemgetter(place), rows)) for place in range(len(rows[0])))
 
 
 def special_cells(cells: list[Any]) -> bool:

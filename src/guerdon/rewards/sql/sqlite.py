@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import apsw
 
-from guerdon.rewards.sql.columns import Result
+from guerdon.rewards.sql.columns import Result, Rows
 from guerdon.rewards.sql.databases import Known, More, QueryFailed, inserts, reads, said
 
 T = TypeVar("T")
@@ -83,13 +84,11 @@ class Sqlite:
         try:
             cursor = self._connection.execute(query)
             rows = list(islice(cursor, most))
-            if not self._width:
-                raise QueryFailed("gives no result")
-            return read(self._width, rows, lambda count: list(islice(cursor, count)))
-        except apsw.InterruptError:
-            raise QueryFailed(f"takes more than {seconds:g} s") from None
         except _FAILURES as error:
-            raise QueryFailed(said(error)) from None
+            raise _failed(error, seconds) from None
+        if not self._width:
+            raise QueryFailed("gives no result")
+        return read(self._width, rows, partial(_next, cursor, seconds))
 
     def _late(self) -> bool:
         return time.monotonic() > self._until
@@ -101,6 +100,19 @@ class Sqlite:
                 raise QueryFailed("is more than one statement")
             self._width = len(cursor.get_description())
         return True
+
+
+def _next(cursor: apsw.Cursor, seconds: float, count: int) -> Rows:
+    """The next rows of the query that is executed, or what is left."""
+    try:
+        return list(islice(cursor, count))
+    except _FAILURES as error:
+        raise _failed(error, seconds) from None
+
+
+def _failed(error: BaseException, seconds: float) -> QueryFailed:
+    """What is to be said of a query that has failed."""
+    return QueryFailed(f"takes more than {seconds:g} s" if isinstance(error, apsw.InterruptError) else said(error))
 
 
 def _reading(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
